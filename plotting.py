@@ -7,10 +7,11 @@ display to choose from and is slow to import.
 import math
 
 import matplotlib
+import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from data import spell_digits
+from data import Task, spell_digits
 
 COLOURS = {"base": "#0072B2", "finetune": "#D55E00", "fresh": "#009E73"}  # Okabe & Ito: safe for colour-blind eyes
 LABELS = {"base": "base", "finetune": "fine-tuned", "fresh": "fresh"}
@@ -67,7 +68,148 @@ def _losses(axes, results: dict) -> None:
     axes.legend(frameon=False)
 
 
-def _data(results: dict) -> str:
+def _name(name: str, verified: bool) -> str:
     """What stands on every title, so that no stand-in can pass for MNIST."""
-    name = results["dataset"]["name"] + ("" if results["dataset"]["verified"] else " (not MNIST)")
-    return f"{name} digits {spell_digits(results['digits'])}"
+    return name + ("" if verified else " (not MNIST)")
+
+
+def _data(results: dict) -> str:
+    return f"{_name(results['dataset']['name'], results['dataset']['verified'])} digits {spell_digits(results['digits'])}"
+
+
+def seeds_figure(study: dict) -> Figure:
+    """Test accuracy of the fine-tuned and the fresh model for each seed, lines joining those of one seed."""
+    figure = Figure(figsize=(WIDTH * 0.5, 2.6))
+    axes = figure.subplots()
+    outcomes = [run["outcome"] for run in study["runs"] if run["part"] == "seeds"]
+    for outcome in outcomes:
+        axes.plot((0, 1), [100 * outcome[name]["test_accuracy"] for name in ("fresh", "finetune")], color="0.75", lw=0.8)
+    for place, name in enumerate(("fresh", "finetune")):
+        axes.plot([place] * len(outcomes), [100 * outcome[name]["test_accuracy"] for outcome in outcomes], "o",
+                  color=COLOURS[name], markersize=4, alpha=0.7)
+        summary = study["summary"]["seeds"][name]["test_accuracy"]
+        axes.errorbar([place + (0.15 if place else -0.15)], [100 * summary["mean"]],
+                      [[100 * (summary["mean"] - summary["low"])], [100 * (summary["high"] - summary["mean"])]],
+                      fmt="D", color=COLOURS[name], markersize=5, capsize=3)
+    axes.set_xticks((0, 1), ("fresh", "fine-tuned"))
+    axes.set_xlim(-0.4, 1.4)
+    axes.set_ylabel("test accuracy (%)")
+    axes.set_title(f"{_study_name(study)}, {len(outcomes)} seeds\n(diamonds: mean, 95 % interval)", loc="left")
+    return figure
+
+
+def few_labels_figure(study: dict) -> Figure:
+    """Test error over the number of labels per digit, with 95 % confidence bands over seeds."""
+    figure = Figure(figsize=(WIDTH * 0.6, 2.7))
+    axes = figure.subplots()
+    rows = study["summary"]["labels"]
+    counts = [row["per_digit"] or 6000 for row in rows]
+    styles = {"fresh": ("fresh", COLOURS["fresh"], "-"), "untrained": ("fine-tuned, base untrained", "0.45", ":"),
+              "finetune": ("fine-tuned", COLOURS["finetune"], "-")}
+    for name, (label, colour, line) in styles.items():
+        axes.plot(counts, [100 * row[name]["mean"] for row in rows], line, color=colour, marker="o", markersize=3,
+                  label=label)
+        axes.fill_between(counts, [100 * row[name]["low"] for row in rows], [100 * row[name]["high"] for row in rows],
+                          color=colour, alpha=0.2, linewidth=0)
+    axes.set_xscale("log")
+    axes.set_xticks(counts, [str(row["per_digit"] or "all") for row in rows])
+    axes.minorticks_off()
+    axes.set_xlabel("labelled images per digit of 7-9")
+    axes.set_ylabel("test accuracy (%)")
+    axes.legend(frameon=False, loc="lower right")
+    axes.set_title(f"{_study_name(study)}, {rows[0]['fresh']['n']} seeds, 95 % bands", loc="left")
+    return figure
+
+
+def cuts_figure(study: dict) -> Figure:
+    """Heat maps over (frozen, reinit): test accuracy with all and with few labels, and time with all."""
+    figure = Figure(figsize=(WIDTH, 2.6))
+    rows = study["summary"]["cuts"]
+    few = next(row["per_digit"] for row in rows if row["per_digit"])
+    panels = (("test accuracy (%), all labels", None, "mean", 100, "{:.2f}", "viridis"),
+              (f"test accuracy (%), {few} labels per digit", few, "mean", 100, "{:.1f}", "viridis"),
+              ("training time (s, one thread), all labels", None, "seconds", 1, "{:.1f}", "cividis_r"))
+    for axes, (title, count, key, scale, form, colours) in zip(figure.subplots(1, 3), panels):
+        cells = [row for row in rows if row["per_digit"] == count]
+        size = max(row["reinit"] for row in cells) + 1
+        grid = [[math.nan] * size for _ in range(size - 1)]
+        for row in cells:
+            grid[row["frozen"]][row["reinit"]] = scale * row[key]
+        image = axes.imshow(grid, cmap=colours, aspect="auto", origin="lower")
+        for row in cells:
+            value = scale * row[key]
+            red, green, blue, _ = image.cmap(image.norm(value))
+            axes.text(row["reinit"], row["frozen"], form.format(value), ha="center", va="center", fontsize=7.5,
+                      color="white" if 0.3 * red + 0.6 * green + 0.1 * blue < 0.5 else "black")
+        axes.grid(False)
+        axes.set_xticks(range(size))
+        axes.set_yticks(range(size - 1))
+        axes.set_title(title, fontsize=8)
+        axes.set_xlabel("blocks initialised anew")
+    figure.axes[0].set_ylabel("blocks frozen")
+    figure.suptitle(f"Where to cut: {_study_name(study)}", fontsize=9)
+    return figure
+
+
+def _study_name(study: dict) -> str:
+    return _data(study | {"digits": (7, 8, 9)})
+
+
+def loss_curves_figure(results: dict[str, dict]) -> Figure:
+    """Training and validation loss of all three models, a panel each, on common axes."""
+    figure = Figure(figsize=(WIDTH, 2.3))
+    for axes, (name, result) in zip(figure.subplots(1, len(results), sharey=True), results.items()):
+        _losses(axes, result)
+        axes.set_title(f"{LABELS[name]}, {spell_digits(result['digits'])}", loc="left")
+    figure.axes[0].set_ylabel("loss (nats)")
+    if not results["fresh"]["dataset"]["verified"] or not results["finetune"]["dataset"]["verified"]:
+        figure.suptitle(f"{results['finetune']['dataset']['name']} (not MNIST)", fontsize=9)
+    return figure
+
+
+def errors_figure(task: Task, predictions: dict[str, torch.Tensor]) -> Figure:
+    """Every test image that the fine-tuned or the fresh model gets wrong: those of both first, then each one's own.
+
+    `predictions`: int64 [N] for "finetune" and "fresh".
+    """
+    wrong = {name: predicted != task.test.labels for name, predicted in predictions.items()}
+    groups = (("both models", wrong["finetune"] & wrong["fresh"], "finetune"),
+              ("fine-tuned only", wrong["finetune"] & ~wrong["fresh"], "finetune"),
+              ("fresh only", wrong["fresh"] & ~wrong["finetune"], "fresh"))
+    columns = 10
+    rows = [(label, images, name) for label, where, name in groups
+            for images in where.nonzero().squeeze(1).split(columns) if len(images)] or [("none", torch.tensor([]), "fresh")]
+    figure = Figure(figsize=(WIDTH, 0.85 * len(rows) + 0.35))
+    grid = figure.subplots(len(rows), columns, squeeze=False)
+    last = None
+    for line, (label, images, name) in zip(grid, rows):
+        for axes in line:
+            axes.axis("off")
+        for axes, image in zip(line, images):
+            axes.imshow(-task.test.images[image, 0], cmap="gray")
+            seen = [int(predictions[model][image]) for model in ("finetune", "fresh") if wrong[model][image]]
+            axes.set_title(f"{int(task.test.labels[image])} as " + "/".join(map(str, dict.fromkeys(seen))), fontsize=8, pad=2)
+        if label != last:
+            line[0].text(-0.35, 0.5, label, transform=line[0].transAxes, rotation=90, ha="right", va="center", fontsize=8,
+                         color="black" if label == "both models" else COLOURS[name])
+        last = label
+    figure.suptitle(f"Wrong on the test set: {_name(task.name, task.verified)} digits {spell_digits(task.digits)} "
+                    "(true digit as predicted digit)", fontsize=9)
+    return figure
+
+
+def filters_figure(kernels: dict[str, torch.Tensor], results: dict) -> Figure:
+    """First-layer kernels of the three models, a row each. `kernels`: float32 [16, 5, 5] by experiment."""
+    number = len(kernels["base"])
+    figure = Figure(figsize=(WIDTH, 1.75))
+    limit = max(float(weights.abs().max()) for weights in kernels.values())
+    for line, (name, weights) in zip(figure.subplots(len(kernels), number), kernels.items()):
+        for axes, kernel in zip(line, weights):
+            axes.imshow(kernel, cmap="RdBu_r", vmin=-limit, vmax=limit)
+            axes.axis("off")
+        line[0].text(-0.3, 0.5, LABELS[name], transform=line[0].transAxes, ha="right", va="center", fontsize=9,
+                     color=COLOURS[name])
+    same = torch.equal(kernels["base"], kernels["finetune"])
+    figure.suptitle(f"The {number} kernels of conv1, {_name(results['dataset']['name'], results['dataset']['verified'])}"
+                    + ("; the fine-tuned model's are the base's, bit for bit" if same else ""), fontsize=9)
+    return figure

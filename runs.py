@@ -178,6 +178,7 @@ def save(out: str | Path, files: dict[str, bytes]) -> None:
     They are written apart and moved into place together, so that a stopped run leaves the earlier ones whole.
     """
     try:
+        Path(out).mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out, prefix=".saving-") as apart:
             for number, contents in enumerate(files.values()):
                 Path(apart, str(number)).write_bytes(contents)
@@ -199,8 +200,19 @@ def to_json(value: dict) -> bytes:
 
 
 def to_png(figure) -> bytes:
+    """The picture; it also says how many points its smallest text measures, exponents included (typeset.py asks)."""
+    from matplotlib.cbook import is_math_text
+    from matplotlib.mathtext import MathTextParser
+    from matplotlib.text import Text
+
+    figure.draw_without_rendering()  # tick labels exist only from now on
+    texts = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text()]
+    glyphs = MathTextParser("path").parse
+    sizes = [size for text in texts for size in (
+        [glyph[1] for line in text.get_text().split("\n") for glyph in glyphs(line, 72, text.get_fontproperties()).glyphs]
+        if is_math_text(text.get_text()) else [text.get_fontsize()])]
     stream = io.BytesIO()
-    figure.savefig(stream, format="png")
+    figure.savefig(stream, format="png", metadata={"Smallest text": f"{min(sizes, default=math.inf):g}"})
     return stream.getvalue()
 
 
