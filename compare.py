@@ -80,6 +80,77 @@ def draw_from_checkpoints(out: Path, data_dir: str, results: dict[str, dict]) ->
             "plots/filters.png": runs.to_png(filters_figure(kernels, results["fresh"]))}
 
 
+def numbers(results: dict[str, dict], study: dict | None, benchmark: dict | None) -> dict[str, str]:
+    """Every number that report.md and README.md may ask for, as it is to be printed, by the name in its marker."""
+    known = {"table": "\n\n" + table(results) + "\n\n"}
+    for name, result in results.items():
+        known |= {f"{name}.train": percent(result["train_accuracy"]), f"{name}.test": percent(result["test_accuracy"]),
+                  f"{name}.errors": f"{result['test_errors']}", f"{name}.count": f"{result['test_count']:,}",
+                  f"{name}.seconds": f"{result['training_seconds']:.1f}",
+                  f"{name}.train_loss": f"{result['curve'][-1]['train_loss']:.4f}",
+                  f"{name}.validation_loss": f"{result['curve'][-1]['validation_loss']:.4f}",
+                  f"{name}.first_validation": percent(result["curve"][1]["validation_accuracy"]),
+                  f"{name}.images": f"{result['dataset']['train']:,}",
+                  f"{name}.validation_images": f"{result['dataset']['validation']:,}",
+                  f"{name}.parameters": f"{result['model']['parameters']:,}",
+                  f"{name}.trainable": f"{result['model']['trainable_parameters']:,}"}
+    known["cpu"] = f"{results['base']['environment']['threads']} cores of an {results['base']['environment']['cpu']}"
+    known["torch"] = results["base"]["environment"]["torch"].split("+")[0]
+    if study:
+        known |= study_numbers(study, {name: result["test_count"] for name, result in results.items()})
+    if benchmark:
+        known |= benchmark_numbers(benchmark)
+    return known
+
+
+def study_numbers(study: dict, test_counts: dict[str, int]) -> dict[str, str]:
+    summary, seeds, known = study["summary"], study["summary"]["seeds"], {}
+    for name in ("base", "finetune", "fresh"):
+        accuracy = seeds[name]["test_accuracy"]
+        known |= {f"study.{name}": percent(accuracy["mean"]), f"study.{name}.sd": percent(accuracy["sd"]),
+                  f"study.{name}.errors": f"{(1 - accuracy['mean']) * test_counts[name]:.1f}",
+                  f"study.{name}.seconds": f"{seeds[name]['training_seconds']['mean']:.2f}",
+                  f"study.{name}.interval": between(accuracy, "{:.2f}")}
+    known |= {"study.n": str(seeds["base"]["test_accuracy"]["n"]), "study.runs": str(len(study["runs"])),
+              "study.steps": str(study["steps_with_few_labels"]),
+              "study.time_ratio": f"{seeds['time_ratio']['mean']:.2f}",
+              "study.time_ratio.interval": between(seeds["time_ratio"], "{:.2f}", 1),
+              "study.old.before": percent(seeds["old_digits"]["before"]["mean"]),
+              "study.old.after": percent(seeds["old_digits"]["after"]["mean"]),
+              "study.difference.seconds": f"{seeds['difference']['training_seconds']['mean']:+.2f}",
+              "study.difference.seconds.interval": between(seeds["difference"]["training_seconds"], "{:+.2f}", 1),
+              **difference("study.difference", seeds["difference"]["test_accuracy"])}
+    for row in summary["labels"]:
+        key = f"labels.{row['per_digit'] or 'all'}"
+        known |= {f"{key}.{name}": percent(row[name]["mean"], 1 if row["finetune"]["mean"] < 0.985 else 2)
+                  for name in ("finetune", "fresh", "untrained")}
+        known |= difference(key, row["finetune_minus_fresh"])
+        known |= difference(f"{key}.untrained", row["finetune_minus_untrained"])
+    for row in summary["cuts"]:
+        key = f"cuts.{row['per_digit'] or 'all'}.{row['frozen']}.{row['reinit']}"
+        known |= {key: percent(row["mean"], 1 if row["per_digit"] else 2), f"{key}.seconds": f"{row['seconds']:.1f}"}
+    lines = ["| learning rate | base | fine-tuned | fresh | mean |", "|---|---|---|---|---|"]
+    for row in summary["rates"]:
+        accuracies = [row[name] for name in ("base", "finetune", "fresh")]
+        lines.append(f"| {row['learning_rate']} | "
+                     + " | ".join(percent(value) for value in (*accuracies, sum(accuracies) / 3)) + " |")
+    return known | {"rates": "\n\n" + "\n".join(lines) + "\n\n"}
+
+
+def benchmark_numbers(benchmark: dict) -> dict[str, str]:
+    return {}
+
+
+def difference(key: str, value: dict) -> dict[str, str]:
+    """A paired difference of accuracies in percentage points, its interval and its p."""
+    p = "< 0.001" if value["p"] < 0.001 else f"= {value['p']:.3f}" if value["p"] < 0.1 else f"= {value['p']:.2f}"
+    return {f"{key}.difference": f"{100 * value['mean']:+.2f}", f"{key}.interval": between(value, "{:+.2f}"), f"{key}.p": p}
+
+
+def between(value: dict, form: str, scale: float = 100) -> str:
+    return f"{form.format(scale * value['low'])} to {form.format(scale * value['high'])}"
+
+
 def refresh(text: str, numbers: dict[str, str]) -> str:
     """`text` with the value between each pair of markers replaced by the number of that name, where there is one."""
     return MARKED.sub(lambda match: match[1] + numbers.get(match[2], match[3]) + match[4], text)

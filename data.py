@@ -9,15 +9,17 @@ before anything is decoded, at every load.
 
 from errors import Parser, UserError  # first: from here on Ctrl-C is one line, in the slow imports too
 
+import contextlib
 import gzip
-import hashlib
 import http.client
+import io
 import json
 import math
 import os
 import re
 import socket
 import struct
+import sys
 import tempfile
 import zlib
 from pathlib import Path
@@ -144,8 +146,8 @@ def prepare(data_dir: str | Path) -> tuple[str, bool]:
         verified = all(calculate_md5(raw / file) == digest for file, digest in DIGESTS.items()) if name else True
         _check_headers(raw)
     except OSError as error:
-        raise UserError(f"cannot use the data folder {data_dir}: {error.strerror or error} ({error.filename}); "
-                        "give another one with --data-dir") from error
+        raise UserError(f"cannot use the data folder {data_dir}: {error.strerror or error}"
+                        f"{f' ({error.filename})' if error.filename else ''}; give another one with --data-dir") from error
     return ("MNIST", True) if verified else (name, False)
 
 
@@ -153,7 +155,7 @@ def _read_note(path: Path) -> str | None:
     """The name in a data folder's dataset.json; None where there is no such file."""
     if not path.exists():
         return None
-    mend = f'write {{"name": "what the data is"}} into it, or delete it if the folder holds MNIST'
+    mend = 'write {"name": "what the data is"} into it, or delete it if the folder holds MNIST'
     try:
         name = json.loads(path.read_text(encoding="utf-8"))["name"].strip()
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
@@ -198,12 +200,15 @@ def _download(packed: Path) -> None:
     """torchvision's download of one file: MD5 checked, and unpacked beside it. Tries each of its mirrors."""
     timeout = socket.getdefaulttimeout()
     socket.setdefaulttimeout(NETWORK_TIMEOUT)  # torchvision sets none: a silent server would hang it for ever
+    folder = str(packed.parent.absolute())  # torchvision would take a leading ~ for the home folder
+    bar = sys.stderr if sys.stderr.isatty() else io.StringIO()  # torchvision's bar would litter a log
     reasons = []
     try:
         for mirror in MNIST.mirrors:
             try:
-                return download_and_extract_archive(
-                    mirror + packed.name, str(packed.parent), filename=packed.name, md5=PACKED_DIGESTS[packed.name])
+                with contextlib.redirect_stderr(bar):
+                    return download_and_extract_archive(
+                        mirror + packed.name, folder, filename=packed.name, md5=PACKED_DIGESTS[packed.name])
             except (OSError, RuntimeError, ValueError, http.client.HTTPException) as error:
                 reasons.append(str(error) or type(error).__name__)
     finally:
@@ -240,15 +245,16 @@ def _check_headers(raw: Path) -> None:
         for file, magic, shape in ((f"{part}-images-idx3-ubyte", 0x803, (28, 28)),
                                    (f"{part}-labels-idx1-ubyte", 0x801, ())):
             path = raw / file
-            size = path.stat().st_size
+            size, start = path.stat().st_size, 8 + 4 * len(shape)  # bytes: of the file, of its header
             with open(path, "rb") as stream:
-                header = struct.unpack(f">{2 + len(shape)}I", stream.read(8 + 4 * len(shape)).ljust(16, b"\0")[: 8 + 4 * len(shape)])
-            if size < 8 + 4 * len(shape) or header[0] != magic:
+                start_bytes = stream.read(start)
+            header = struct.unpack(f">{start // 4}I", start_bytes.ljust(start, b"\0"))
+            if header[0] != magic:
                 raise UserError(f"{path} is not an IDX file of {'images' if shape else 'labels'} "
                                 f"(magic number {header[0]:#x}, not {magic:#x}): replace it")
-            if header[2:] != shape:
+            if header[2:] != shape and size >= start:
                 raise UserError(f"{path} holds images of {header[2]}x{header[3]} pixels; 28x28 needed")
-            if size != (expected := 8 + 4 * len(shape) + header[1] * math.prod(shape)):
+            if size != (expected := start + header[1] * math.prod(shape)):
                 raise UserError(f"{path} is cut off or too long ({size} bytes, its header promises {expected}): "
                                 "replace it")
             counts.append(header[1])

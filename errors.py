@@ -20,6 +20,11 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, description: str):
         super().__init__(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
 
+    def parse_args(self, *args):
+        if signal.getsignal(signal.SIGINT) is _leave:
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # from here on there may be things to tidy up
+        return super().parse_args(*args)
+
     def error(self, message):
         raise UserError(f"{message} (see --help)")
 
@@ -31,6 +36,8 @@ def _show(kind, error, trace):
         status, line = 2, "error: " + " ".join(str(error).split())
     elif issubclass(kind, BrokenPipeError):  # `train_base.py | head`: nobody reads on
         status, line = 0, ""
+    elif issubclass(kind, OSError):  # of the machine, not of ours: `train_base.py > log` on a full disk, say
+        status, line = 2, f"error: {error}"
     else:
         return sys.__excepthook__(kind, error, trace)  # a fault of ours: the traceback is wanted
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C while leaving changes nothing
@@ -44,4 +51,12 @@ def _show(kind, error, trace):
     os._exit(status)  # sys.exit cannot choose the status here; every `finally` has run by now
 
 
+def _leave(*_):
+    _show(KeyboardInterrupt, None, None)
+
+
 sys.excepthook = _show
+if hasattr(sys.stdout, "reconfigure"):
+    sys.stdout.reconfigure(errors="backslashreplace")  # a folder's name need not be printable where output goes
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, _leave)  # numpy and torch, being imported, swallow KeyboardInterrupt and go on, broken

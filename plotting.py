@@ -41,15 +41,15 @@ def comparison_figure(finetune: dict, fresh: dict) -> Figure:
     left, right = figure.subplots(1, 2, sharey=True)
     for axes, key in ((left, "epoch"), (right, "seconds")):
         for results in (finetune, fresh):
-            curve, name = results["curve"], results["experiment"]
-            axes.plot([row[key] for row in curve], [row["validation_loss"] for row in curve], color=COLOURS[name],
-                      marker="o", markersize=3, label=LABELS[name])
+            name = results["experiment"]
+            axes.plot([row[key] for row in results["curve"]], [row["validation_loss"] for row in results["curve"]],
+                      color=COLOURS[name], marker="o", markersize=3, label=LABELS[name])
         axes.set_yscale("log")
+        _label_ends(axes)
     left.set_xlabel("epoch")
     left.xaxis.set_major_locator(MaxNLocator(integer=True))
     left.set_ylabel("validation loss (nats)")
     right.set_xlabel("training time (seconds)")
-    right.legend(frameon=False)
     figure.suptitle(f"Fine-tuned against fresh, {_data(fresh)}" + (
         "" if finetune["dataset"]["name"] == fresh["dataset"]["name"] else f" ({finetune['dataset']['name']})"),
         fontsize=9)
@@ -65,7 +65,17 @@ def _losses(axes, results: dict) -> None:
     axes.set_yscale("log")
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.legend(frameon=False)
+    _label_ends(axes)
+
+
+def _label_ends(axes) -> None:
+    """Write each of two lines' label at its end: above the upper one, below the lower one."""
+    upper, lower = sorted(axes.lines, key=lambda line: -line.get_ydata()[-1])
+    for line, offset, side in ((upper, 4, "bottom"), (lower, -4, "top")):
+        axes.annotate(line.get_label(), (line.get_xdata()[-1], line.get_ydata()[-1]), (0, offset), ha="right", va=side,
+                      textcoords="offset points", color=line.get_color(), fontsize=8)
+    low, high = axes.get_ylim()
+    axes.set_ylim(low / 1.6, high)  # on a log axis: room for the lower label
 
 
 def _name(name: str, verified: bool) -> str:
@@ -100,24 +110,25 @@ def seeds_figure(study: dict) -> Figure:
 
 def few_labels_figure(study: dict) -> Figure:
     """Test error over the number of labels per digit, with 95 % confidence bands over seeds."""
-    figure = Figure(figsize=(WIDTH * 0.6, 2.7))
+    figure = Figure(figsize=(WIDTH * 0.5, 2.6))
     axes = figure.subplots()
     rows = study["summary"]["labels"]
     counts = [row["per_digit"] or 6000 for row in rows]
-    styles = {"fresh": ("fresh", COLOURS["fresh"], "-"), "untrained": ("fine-tuned, base untrained", "0.45", ":"),
+    styles = {"fresh": ("fresh", COLOURS["fresh"], "-"), "untrained": ("fine-tuned, base untrained", "0.4", ":"),
               "finetune": ("fine-tuned", COLOURS["finetune"], "-")}
-    for name, (label, colour, line) in styles.items():
-        axes.plot(counts, [100 * row[name]["mean"] for row in rows], line, color=colour, marker="o", markersize=3,
-                  label=label)
-        axes.fill_between(counts, [100 * row[name]["low"] for row in rows], [100 * row[name]["high"] for row in rows],
-                          color=colour, alpha=0.2, linewidth=0)
+    for place, (name, (label, colour, line)) in enumerate(styles.items()):
+        error, low, high = ([100 * (1 - row[name][key]) for row in rows] for key in ("mean", "high", "low"))
+        axes.plot(counts, error, line, color=colour, marker="o", markersize=3)
+        axes.fill_between(counts, [max(value, 0.1) for value in low], high, color=colour, alpha=0.2, linewidth=0)
+        axes.text(0.97, 0.97 - 0.09 * place, label, transform=axes.transAxes, color=colour, ha="right", va="top", fontsize=8)
     axes.set_xscale("log")
+    axes.set_yscale("log")
     axes.set_xticks(counts, [str(row["per_digit"] or "all") for row in rows])
+    axes.set_yticks((0.3, 1, 3, 10), ("0.3", "1", "3", "10"))
     axes.minorticks_off()
     axes.set_xlabel("labelled images per digit of 7-9")
-    axes.set_ylabel("test accuracy (%)")
-    axes.legend(frameon=False, loc="lower right")
-    axes.set_title(f"{_study_name(study)}, {rows[0]['fresh']['n']} seeds, 95 % bands", loc="left")
+    axes.set_ylabel("test error (%)")
+    axes.set_title(f"{_study_name(study)}, {rows[0]['fresh']['n']} seeds\n(bands: 95 % intervals of the mean)", loc="left")
     return figure
 
 
@@ -126,9 +137,9 @@ def cuts_figure(study: dict) -> Figure:
     figure = Figure(figsize=(WIDTH, 2.6))
     rows = study["summary"]["cuts"]
     few = next(row["per_digit"] for row in rows if row["per_digit"])
-    panels = (("test accuracy (%), all labels", None, "mean", 100, "{:.2f}", "viridis"),
-              (f"test accuracy (%), {few} labels per digit", few, "mean", 100, "{:.1f}", "viridis"),
-              ("training time (s, one thread), all labels", None, "seconds", 1, "{:.1f}", "cividis_r"))
+    panels = (("test accuracy (%)\nall labels", None, "mean", 100, "{:.2f}", "viridis"),
+              (f"test accuracy (%)\n{few} labels per digit", few, "mean", 100, "{:.1f}", "viridis"),
+              ("training seconds, 1 thread\nall labels", None, "seconds", 1, "{:.1f}", "cividis_r"))
     for axes, (title, count, key, scale, form, colours) in zip(figure.subplots(1, 3), panels):
         cells = [row for row in rows if row["per_digit"] == count]
         size = max(row["reinit"] for row in cells) + 1

@@ -27,13 +27,14 @@ from model import build_model
 from training import WEIGHT_DECAY, evaluate
 
 # Chosen on validation: see "How the hyperparameters were chosen" in README.md.
-EPOCHS, BATCH_SIZE, LEARNING_RATE = 5, 128, 0.004
+EPOCHS, BATCH_SIZE, LEARNING_RATE = 5, 128, 0.008
 
 
 def parser(description: str, digits: str | None = None) -> Parser:
     """The flags that all scripts share; `digits` is the script's default task (None: it has no such flag)."""
     flags = Parser(description)
-    flags.add_argument("--data-dir", default="data", metavar="DIR", help="where MNIST is or goes (default: %(default)s)")
+    flags.add_argument("--data-dir", default="data", metavar="DIR",
+                       help="where MNIST is or goes (default: %(default)s)")
     flags.add_argument("--out", default=".", metavar="DIR",
                        help="plots/, results/ and checkpoints/ go below it (default: this folder)")
     flags.add_argument("--seed", type=whole(0), default=0, metavar="N",
@@ -86,8 +87,9 @@ class Progress:
         self.shown, self.bar = 0.0, sys.stderr.isatty()
         self.callbacks = {"on_step": self.step, "on_row": self.row}  # for training.fit
         print(f"{title}: {task.name} digits {spell_digits(task.digits)}; {len(task.train.labels):,} training, "
-              f"{len(task.validation.labels):,} validation, {len(task.test.labels):,} test images\n{'epoch':>5} {'train loss':>11} {'val. loss':>10} {'train acc.':>11} {'val. acc.':>10} "
-              f"{'seconds':>8}", flush=True)
+              f"{len(task.validation.labels):,} validation, {len(task.test.labels):,} test images\n"
+              f"{'epoch':>5} {'train loss':>11} {'val. loss':>10} {'train acc.':>11} {'val. acc.':>10} {'seconds':>8}",
+              flush=True)
 
     def step(self, done: int, total: int) -> None:
         if self.bar and (time.monotonic() - self.shown > 0.1 or done == total):
@@ -112,8 +114,9 @@ def finish(experiment: str, args: argparse.Namespace, task: Task, model: torch.n
     """
     from plotting import loss_figure  # here: matplotlib is slow to import, and bad input should not wait for it
 
-    if not math.isfinite(curve[-1]["train_loss"] + curve[-1]["validation_loss"]):
-        raise UserError(f"training diverged at --learning-rate {args.learning_rate:g}: give a lower one; nothing was written")
+    if not all(math.isfinite(value) for row in curve for value in row.values()):
+        raise UserError(f"training diverged at --learning-rate {args.learning_rate:g}: give a lower one; "
+                        "nothing was written")
     _, test_accuracy = evaluate(model, task.test)
     blocks = [name for name, _ in model.named_children()]
     results = {
@@ -134,6 +137,7 @@ def finish(experiment: str, args: argparse.Namespace, task: Task, model: torch.n
     }
     checkpoint = {"experiment": experiment, "digits": list(task.digits), "seed": args.seed, "dataset": task.name,
                   "verified": task.verified, "blocks": blocks, "model": model.state_dict()}
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # as good as done: a Ctrl-C could not leave things as they were
     save(args.out, {f"results/{experiment}.json": to_json(results),
                     f"plots/{experiment}_loss.png": to_png(loss_figure(results)),
                     f"checkpoints/{experiment}.pt": to_checkpoint(checkpoint)})
@@ -148,25 +152,27 @@ def finish(experiment: str, args: argparse.Namespace, task: Task, model: torch.n
 
 def load_base(path: Path, digits: tuple[int, ...], device: torch.device) -> tuple[torch.nn.Sequential, dict]:
     """The base model and its checkpoint's metadata. Nothing in the file is executed (weights_only)."""
-    if not path.exists():
-        raise UserError(f"no base model at {path}: run train_base.py first, or name its checkpoint with --base")
     try:
         checkpoint = torch.load(path, map_location=device, weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"no base model at {path}: run train_base.py first, or name its checkpoint with "
+                        "--base") from None
     except Exception as error:  # a file of any kind: torch raises nearly everything
         reason = str(error).split("\n")[0].split(". ")[0]
         raise UserError(f"{path} is not a checkpoint that can be loaded safely ({reason}): "
                         "run train_base.py anew, or name another with --base") from None
     model = build_model().to(device)
     try:
-        state, seen = checkpoint["model"], checkpoint["digits"]
+        checkpoint = dict(checkpoint)
+        seen = set(checkpoint["digits"])
         checkpoint["dataset"], checkpoint["verified"], checkpoint["experiment"]
-        model.load_state_dict(state)
-    except (KeyError, TypeError, AttributeError, RuntimeError):
+        model.load_state_dict(checkpoint["model"])
+    except (KeyError, ValueError, TypeError, AttributeError, RuntimeError):
         raise UserError(f"{path} holds another network than model.py builds: run train_base.py anew, or name "
                         "another with --base") from None
     if not all(torch.isfinite(values).all() for values in model.state_dict().values()):
         raise UserError(f"{path} holds weights that are not finite numbers: run train_base.py anew")
-    if both := sorted(set(digits) & set(seen)):
+    if both := sorted(seen.intersection(digits)):
         raise UserError(f"--digits: {', '.join(map(str, both))} already trained the base model in {path}; fine-tuning "
                         "transfers to other digits")
     return model, checkpoint
@@ -177,6 +183,7 @@ def save(out: str | Path, files: dict[str, bytes]) -> None:
 
     They are written apart and moved into place together, so that a stopped run leaves the earlier ones whole.
     """
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C now would leave litter, or old beside new
     try:
         Path(out).mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out, prefix=".saving-") as apart:
@@ -184,15 +191,13 @@ def save(out: str | Path, files: dict[str, bytes]) -> None:
                 Path(apart, str(number)).write_bytes(contents)
             for name in files:
                 Path(out, name).parent.mkdir(parents=True, exist_ok=True)
-            handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C now would leave old beside new
-            try:
-                for number, name in enumerate(files):
-                    os.replace(Path(apart, str(number)), Path(out, name))
-            finally:
-                signal.signal(signal.SIGINT, handler)
+            for number, name in enumerate(files):
+                os.replace(Path(apart, str(number)), Path(out, name))
     except OSError as error:
         raise UserError(f"cannot write below {Path(out).resolve()}: {error.strerror or error}; make room or give "
                         "another --out") from error
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 def to_json(value: dict) -> bytes:
@@ -200,20 +205,35 @@ def to_json(value: dict) -> bytes:
 
 
 def to_png(figure) -> bytes:
-    """The picture; it also says how many points its smallest text measures, exponents included (typeset.py asks)."""
+    """The picture; with it goes the size of its smallest text in points, because typeset.py asks for that."""
+    from matplotlib import rcParams
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.image import imsave
+
+    figure.set_dpi(rcParams["savefig.dpi"])
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()  # not savefig: tick labels exist only once drawn, and drawing twice takes twice the time
+    stream = io.BytesIO()
+    imsave(stream, canvas.buffer_rgba(), format="png", dpi=figure.dpi,
+           metadata={"Smallest text": f"{_smallest_text(figure):g}"})
+    return stream.getvalue()
+
+
+def _smallest_text(figure) -> float:
+    """In points, over every text that shows in a figure just drawn; an exponent counts as small as it is set."""
     from matplotlib.cbook import is_math_text
     from matplotlib.mathtext import MathTextParser
     from matplotlib.text import Text
 
-    figure.draw_without_rendering()  # tick labels exist only from now on
-    texts = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text()]
-    glyphs = MathTextParser("path").parse
-    sizes = [size for text in texts for size in (
-        [glyph[1] for line in text.get_text().split("\n") for glyph in glyphs(line, 72, text.get_fontproperties()).glyphs]
-        if is_math_text(text.get_text()) else [text.get_fontsize()])]
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", metadata={"Smallest text": f"{min(sizes, default=math.inf):g}"})
-    return stream.getvalue()
+    smallest, parse = math.inf, MathTextParser("path").parse
+    for text in figure.findobj(Text):
+        if text.get_visible() and text.get_text():
+            sizes = [text.get_fontsize()]
+            if is_math_text(text.get_text()):
+                sizes += [glyph[1] for line in text.get_text().splitlines()
+                          for glyph in parse(line, 72, text.get_fontproperties()).glyphs]
+            smallest = min(smallest, *sizes)
+    return smallest
 
 
 def to_checkpoint(value: dict) -> bytes:

@@ -50,7 +50,7 @@ def fit(model: nn.Module, train: Split, validation: Split, *, epochs: int, batch
     if evaluations_per_epoch:
         add_row(0, 0.0)
     model.train()
-    start = _now(device) - seconds
+    start = now(device) - seconds
     for step in range(steps):
         if step % batches == 0:
             order = torch.randperm(len(train.labels), generator=generator).to(device).tensor_split(batches)
@@ -62,10 +62,10 @@ def fit(model: nn.Module, train: Split, validation: Split, *, epochs: int, batch
         if on_step:
             on_step(step + 1, steps)
         if (step + 1) * evaluations_per_epoch % batches < evaluations_per_epoch or step + 1 == steps:
-            seconds = _now(device) - start
+            seconds = now(device) - start
             add_row((step + 1) // batches if (step + 1) % batches == 0 else (step + 1) / batches, seconds)
             model.train()
-            start = _now(device) - seconds
+            start = now(device) - seconds
     return curve
 
 
@@ -85,9 +85,9 @@ def fine_tune(model: nn.Sequential, train: Split, validation: Split, *, frozen: 
     initial, trained = Frozen(initial), nn.Sequential(*intermediate, *final)
     if recompute_frozen or frozen == 0:
         return fit(nn.Sequential(initial, trained), train, validation, seed=seed, **options), 0.0
-    start = _now(train.labels.device)
+    start = now(train.labels.device)
     features = extract_features(initial, train)
-    feature_seconds = _now(train.labels.device) - start
+    feature_seconds = now(train.labels.device) - start
     return fit(trained, features, extract_features(initial, validation), seed=seed, seconds=feature_seconds,
                **options), feature_seconds
 
@@ -120,7 +120,7 @@ def evaluate(model: nn.Module, split: Split) -> tuple[float, float]:
     return loss / len(split.labels), correct / len(split.labels)
 
 
-def _now(device: torch.device) -> float:
+def now(device: torch.device) -> float:
     """Seconds on a clock, read when all work handed to `device` is done."""
     if device.type != "cpu":
         torch.accelerator.synchronize()

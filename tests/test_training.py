@@ -1,0 +1,262 @@
+"""Training: what moves and what does not, what is counted, and that the same seed does the same."""
+
+import time
+from copy import deepcopy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import OPTIONS
+from test_model import assert_fresh
+from torch import nn
+
+import data
+import training
+from data import Split
+from model import Frozen, divide
+from runs import new_model
+from training import evaluate, extract_features, fine_tune, fit
+
+CUTS = [(1, 2), (2, 1), (3, 0), (0, 2), (1, 3)]  # (frozen, reinit)
+
+
+def copied_state(model):
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def without_seconds(curve):
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in curve]
+
+
+def equal_states(first, second):
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+# Fine-tuning
+
+
+@pytest.mark.parametrize("recompute_frozen", [False, True], ids=["features-once", "recompute"])
+@pytest.mark.parametrize("frozen, reinit", CUTS)
+def test_three_parts_start_and_end_as_they_should(base, new_task, frozen, reinit, recompute_frozen):
+    original, started = deepcopy(base), []
+
+    def on_row(row):
+        if row["epoch"] == 0:
+            started.append(deepcopy(base))
+
+    fine_tune(base, new_task.train, new_task.validation, frozen=frozen, reinit=reinit, seed=5,
+              recompute_frozen=recompute_frozen, on_row=on_row, **OPTIONS | {"epochs": 2})
+    (start,) = started
+    before, at_start, at_end = (divide(model, frozen, reinit) for model in (original, start, base))
+
+    # At the start: two parts are the base's, bit for bit; the last is as if training had just begun.
+    assert equal_states(at_start[0].state_dict(), before[0].state_dict())
+    assert equal_states(at_start[1].state_dict(), before[1].state_dict())
+    assert_fresh(at_start[2])
+    for (name, value), old in zip(at_start[2].named_parameters(), before[2].parameters(), strict=True):
+        assert not torch.equal(value, old), name
+
+    # At the end: the frozen part is still the base's, buffers too; every other weight and buffer has moved.
+    assert equal_states(at_end[0].state_dict(), before[0].state_dict())
+    for part in (1, 2):
+        for name, value in at_end[part].state_dict().items():
+            assert not torch.equal(value, at_start[part].state_dict()[name]), name
+    assert {name: value.shape for name, value in base.state_dict().items()} == \
+           {name: value.shape for name, value in new_model(0).state_dict().items()}
+
+
+def test_the_final_part_is_drawn_by_the_seed(base, new_task):
+    drawn = []
+    for seed in (1, 1, 2):
+        fine_tune(base, new_task.train, new_task.validation, frozen=1, reinit=2, seed=seed,
+                  on_row=lambda row: row["epoch"] == 0 and drawn.append(base.fc2.weight.detach().clone()),
+                  **OPTIONS | {"epochs": 1})
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.isclose(drawn[0], drawn[2]).any()
+
+
+def test_reinitialising_every_block_is_training_a_fresh_model(base, new_task):
+    fresh = new_model(3)
+    expected = fit(fresh, new_task.train, new_task.validation, seed=3, **OPTIONS)
+    curve, feature_seconds = fine_tune(base, new_task.train, new_task.validation, frozen=0, reinit=4, seed=3, **OPTIONS)
+    assert feature_seconds == 0
+    assert without_seconds(curve) == without_seconds(expected)
+    assert equal_states(base.state_dict(), fresh.state_dict())
+
+
+@pytest.mark.parametrize("frozen", [1, 2, 3])
+def test_features_computed_once_are_those_of_every_step(base, new_task, frozen):
+    features = extract_features(base[:frozen], new_task.train)
+    assert torch.equal(features.labels, new_task.train.labels)
+    batch = torch.randperm(len(features.labels))[:50]
+    torch.testing.assert_close(features.images[batch], Frozen(base[:frozen])(new_task.train.images[batch]))
+
+
+def first_step(model, task, monkeypatch, **options):
+    """The first step's loss, and its gradients by name."""
+    losses, gradients = [], {}
+
+    def on_step(done, total):
+        if done == 1:
+            gradients.update({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
+
+    def cross_entropy(logits, labels, **kind):
+        loss = F.cross_entropy(logits, labels, **kind)
+        if loss.requires_grad:
+            losses.append(loss.item())
+        return loss
+
+    monkeypatch.setattr(training, "F", type("F", (), {"cross_entropy": staticmethod(cross_entropy)}))
+    fine_tune(model, task.train, task.validation, seed=0, on_step=on_step, **options, **OPTIONS | {"epochs": 1})
+    return losses[0], gradients
+
+
+@pytest.mark.parametrize("frozen, reinit", [(1, 2), (2, 1), (3, 1)])
+def test_the_first_step_is_the_same_with_features_computed_once(base, new_task, monkeypatch, frozen, reinit):
+    (loss, gradients), (usual_loss, usual_gradients) = (
+        first_step(deepcopy(base), new_task, monkeypatch, frozen=frozen, reinit=reinit, recompute_frozen=recompute)
+        for recompute in (False, True))
+    assert loss == pytest.approx(usual_loss, rel=1e-5)
+    assert gradients.keys() == usual_gradients.keys() == {
+        name for name, _ in base.named_parameters() if name.split(".")[0] in ("conv1", "conv2", "fc1", "fc2")[frozen:]}
+    for name in gradients:
+        torch.testing.assert_close(gradients[name], usual_gradients[name], rtol=1e-4, atol=1e-5)
+
+
+def agreement(base, task, **options):
+    """Share of test images on which two fine-tuned models agree: features once, and recomputed in every step."""
+    predicted = []
+    for recompute in (False, True):
+        model = deepcopy(base)
+        fine_tune(model, task.train, task.validation, frozen=1, reinit=2, seed=0, recompute_frozen=recompute, **options)
+        with torch.inference_mode():
+            predicted.append(model.eval()(task.test.images).argmax(1))
+    return (predicted[0] == predicted[1]).float().mean().item()
+
+
+def test_both_ways_of_fine_tuning_agree_on_nearly_every_test_image(base, new_task):
+    share = agreement(base, new_task, **OPTIONS)
+    assert share >= 0.98, f"the two models agree on {share:.2%} of {len(new_task.test.labels)} test images"
+
+
+def test_both_ways_agree_on_nearly_every_test_image_of_mnist(mnist):
+    old, new = data.load_task(mnist, tuple(range(7))), data.load_task(mnist, (7, 8, 9))
+    base = new_model(0)
+    fit(base, old.train, old.validation, seed=0, epochs=1, batch_size=128, learning_rate=0.004, evaluations_per_epoch=0)
+    share = agreement(base, new, epochs=3, batch_size=128, learning_rate=0.004)
+    assert share >= 0.997, f"the two models agree on {share:.2%} of {len(new.test.labels)} test images"
+
+
+# The training loop
+
+
+def test_the_same_seed_gives_the_same_curve_and_weights_and_another_seed_does_not(new_task):
+    curves, models = [], []
+    for seed in (1, 1, 2):
+        torch.manual_seed(time.time_ns())  # what others draw must not matter
+        models.append(new_model(1))
+        torch.manual_seed(time.time_ns())
+        curves.append(without_seconds(fit(models[-1], new_task.train, new_task.validation, seed=seed, **OPTIONS)))
+    assert curves[0] == curves[1]
+    assert equal_states(models[0].state_dict(), models[1].state_dict())
+    assert curves[0][0] == curves[2][0]  # the same weights to begin with ...
+    assert all(a["train_loss"] != b["train_loss"] for a, b in zip(curves[0][1:], curves[2][1:], strict=True))
+
+
+def test_a_model_fitted_to_shuffled_labels_stays_at_chance(rendered):
+    task = data.load_task(rendered, tuple(range(10)))
+    shuffled = [Split(split.images, split.labels[torch.randperm(len(split.labels),
+                                                                generator=torch.Generator().manual_seed(0))])
+                for split in (task.train, task.validation)]
+    accuracy = [fit(new_model(0), *splits, seed=0, **OPTIONS)[-1]["validation_accuracy"]
+                for splits in (shuffled, (task.train, task.validation))]
+    margin = 4 * (0.1 * 0.9 / len(task.validation.labels)) ** 0.5  # four standard deviations of guessing
+    assert abs(accuracy[0] - 0.1) < margin < 0.1
+    assert accuracy[1] > 0.8  # while the same training does learn from true labels
+
+
+def test_the_curve_begins_before_the_first_step(new_task):
+    model = new_model(0)
+    untrained = evaluate(model, new_task.train), evaluate(model, new_task.validation)
+    curve = fit(model, new_task.train, new_task.validation, seed=0, **OPTIONS)
+    first = curve[0]
+    assert (first["epoch"], first["seconds"]) == (0, 0)
+    assert ((first["train_loss"], first["train_accuracy"]),
+            (first["validation_loss"], first["validation_accuracy"])) == untrained
+    assert [row["epoch"] for row in curve] == [0, 1, 2, 3]
+    seconds = [row["seconds"] for row in curve]
+    assert seconds == sorted(set(seconds))
+    assert (curve[-1]["train_loss"], curve[-1]["train_accuracy"]) == evaluate(model, new_task.train)
+
+
+@pytest.mark.parametrize("per_epoch, epochs", [(0, [2]), (1, [0, 1, 2]), (4, [0, .25, .5, .75, 1, 1.25, 1.5, 1.75, 2])])
+def test_rows_within_an_epoch(new_task, per_epoch, epochs):
+    split = Split(new_task.train.images[:128], new_task.train.labels[:128])
+    curve = fit(new_model(0), split, split, seed=0, epochs=2, batch_size=16, learning_rate=0.001,
+                evaluations_per_epoch=per_epoch)
+    assert [row["epoch"] for row in curve] == epochs
+
+
+def test_the_clock_stops_while_the_model_is_evaluated(new_task, monkeypatch):
+    split = Split(new_task.train.images[:64], new_task.train.labels[:64])
+    monkeypatch.setattr(training, "evaluate", lambda *_: (time.sleep(1), 0.0))
+    curve = fit(new_model(0), split, split, seed=0, epochs=1, batch_size=32, learning_rate=0.001)
+    assert curve[-1]["seconds"] < 2  # of sleeping alone it were 2 by then, and 4 at the end
+
+
+def test_the_curve_of_fine_tuning_counts_the_features(base, new_task, monkeypatch):
+    def slow(part, split):
+        time.sleep(0.2)
+        return extract_features(part, split)
+
+    monkeypatch.setattr(training, "extract_features", slow)
+    curve, feature_seconds = fine_tune(base, new_task.train, new_task.validation, frozen=1, reinit=2, seed=0, **OPTIONS)
+    assert feature_seconds >= 0.2
+    assert curve[0]["seconds"] == 0
+    assert all(row["seconds"] > feature_seconds for row in curve[1:])
+
+
+def batches_seen(count, batch_size, epochs=3):
+    """The numbers of the images in each training batch, over all epochs."""
+    model, seen = nn.Sequential(nn.Flatten(), nn.Linear(28 * 28, 10)), []
+    model.register_forward_pre_hook(
+        lambda module, inputs: seen.append(inputs[0][:, 0, 0, 0].long().tolist()) if module.training else None)
+    numbers = torch.arange(count).float().view(-1, 1, 1, 1).expand(-1, 1, 28, 28)
+    split = Split(numbers, torch.zeros(count, dtype=torch.int64))
+    fit(model, split, split, epochs=epochs, batch_size=batch_size, learning_rate=1e-3, seed=0)
+    return seen
+
+
+@pytest.mark.parametrize("count, batch_size", [(37, 8), (33, 32), (32, 32), (7, 32), (2, 2), (100, 9)])
+def test_every_image_is_seen_once_an_epoch(count, batch_size):
+    seen = batches_seen(count, batch_size)
+    per_epoch = len(seen) // 3
+    orders = [sum(seen[start : start + per_epoch], []) for start in range(0, len(seen), per_epoch)]
+    assert [sorted(order) for order in orders] == 3 * [list(range(count))]
+    assert count < 10 or orders[0] != orders[1] != orders[2]
+    assert min(map(len, seen)) >= min(count, batch_size)
+    assert max(map(len, seen)) < 2 * batch_size
+
+
+def test_a_last_batch_of_one_image_does_not_break_batch_normalisation(new_task):
+    split = Split(new_task.train.images[:33], new_task.train.labels[:33])
+    curve = fit(new_model(0), split, split, epochs=2, batch_size=32, learning_rate=0.001, seed=0)
+    assert curve[-1]["train_loss"] == pytest.approx(curve[-1]["train_loss"])  # a number, not NaN
+    with pytest.raises(ValueError, match="more than 1 value"):
+        new_model(0).train()(split.images[:1])  # what such a batch would have met
+
+
+def test_evaluation_is_the_mean_over_all_images(base, new_task):
+    loss, accuracy = evaluate(base.train(), new_task.train)
+    with torch.no_grad():
+        logits = base.eval()(new_task.train.images).double()
+    chances = logits.exp() / logits.exp().sum(1, keepdim=True)
+    of_labels = chances[torch.arange(len(logits)), new_task.train.labels]
+    assert loss == pytest.approx(-of_labels.log().mean().item(), rel=1e-5)
+    assert accuracy == (logits.argmax(1) == new_task.train.labels).double().mean().item()
+
+
+def test_evaluation_leaves_the_model_as_it_is(base, new_task):
+    before = copied_state(base)
+    evaluate(base.train(), new_task.test)
+    assert equal_states(base.state_dict(), before)
