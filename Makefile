@@ -36,8 +36,8 @@ study benchmark: .venv/ready
 report: .venv/dev
 	$(PY) typeset.py
 
-submission: report
-	$(PY) typeset.py --submission submission.zip
+submission: .venv/dev
+	$(PY) typeset.py --submission
 
 .venv/ready: requirements.txt
 	$(PYTHON) -m venv .venv

@@ -13,6 +13,7 @@ import math
 import os
 import statistics
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -61,7 +62,7 @@ def throughput(args, task: Task, flops: dict) -> dict:
     more: the share can exceed 1.
     """
     measured = []
-    for seed in rounds("throughput", args.rounds, args):
+    for seed in rounds("throughput", args.rounds, args.seed):
         _, curve, _ = train("fresh", args, task, seed, epochs=1)
         ours, product = len(task.train.labels) / curve[-1]["seconds"], matrix_product(args.device)
         usual = {workers: usual_recipe(args, task, seed, workers) for workers in WORKERS}
@@ -113,7 +114,7 @@ def matrix_product(device: torch.device) -> float:
 def compare_ways(args, task: Task, base: nn.Sequential) -> dict:
     """Item 2: seconds of training in each of `WAYS`, and their ratios within a round."""
     measured = []
-    for seed in rounds("fine-tuned against fresh", args.rounds, args):
+    for seed in rounds("fine-tuned against fresh", args.rounds, args.seed):
         seconds = {}
         for way in WAYS:
             _, curve, feature_seconds = train(way, args, task, seed, base)
@@ -129,7 +130,7 @@ def compare_ways(args, task: Task, base: nn.Sequential) -> dict:
 def count_flops() -> dict:
     """Item 3: floating-point operations per image (a multiplication and an addition are two), way by way.
 
-    FlopCounterMode counts convolutions and matrix products; all else together is a hundredth of them.
+    FlopCounterMode counts convolutions and matrix products; all else is a few operations a value, next to nothing.
     """
     images, model = torch.zeros(2, 1, 28, 28), build_model()  # two: batch normalisation cannot do with one
     initial, *trained = divide(model, **CUT)
@@ -171,7 +172,7 @@ def explain(args, task: Task, base: nn.Sequential, flops: dict, ways: dict) -> d
         "measured_less_predicted": {group: {way: (seconds[way][group] - predicted[way] * fresh[group]) / whole["fresh"]
                                             for way in WAYS[1:]} for group in fresh},
         "milliseconds_per_step": {group: {way: 1000 * seconds[way][group] / steps for way in WAYS} for group in fresh},
-        "milliseconds_per_step_that_requires_grad_false_leaves": 1000 * (whole["recompute"] - whole["once"]) / steps,
+        "recompute_less_once_milliseconds_per_step": 1000 * (whole["recompute"] - whole["once"]) / steps,
         "steps": steps}
 
 
@@ -204,7 +205,7 @@ def profile_steps(way: str, args, task: Task, base: nn.Sequential) -> dict[str, 
 def scaling(args, task: Task) -> dict:
     """Item 5: seconds of one epoch of the base model over the number of training images, and a straight line."""
     counts, measured = [int(size * len(task.train.labels)) for size in SIZES], []
-    for seed in rounds("scaling", args.rounds, args):
+    for seed in rounds("scaling", args.rounds, args.seed):
         parts = [task._replace(train=Split(task.train.images[:n], task.train.labels[:n])) for n in counts]
         curves = [train("fresh", args, part, seed, epochs=1)[1] for part in parts]
         measured.append({f"{n}_images_seconds": curve[-1]["seconds"] for n, curve in zip(counts, curves)})
@@ -226,9 +227,10 @@ def time_to_accuracy(args, base_task: Task, task: Task, base: nn.Sequential) -> 
     The flags' schedule is measured in every second round: evaluating takes several times as long as training.
     """
     results = {}
-    for epochs, evaluations, count in ((1, 8, args.rounds), (args.epochs, 4, -(-args.rounds // 2))):
+    schedules = {args.epochs: (4, -(-args.rounds // 2)), 1: (8, args.rounds)}
+    for epochs, (evaluations, count) in schedules.items():
         measured = {"base": [], "finetune": [], "fresh": []}
-        for seed in rounds(f"time to accuracy, epochs: {epochs}", count, args):
+        for seed in rounds(f"time to accuracy, epochs: {epochs}", count, args.seed):
             for name, way, its in (("base", "fresh", base_task), ("finetune", "once", task), ("fresh", "fresh", task)):
                 model, curve, _ = train(way, args, its, seed, base, epochs=epochs, evaluations_per_epoch=evaluations)
                 measured[name].append({
@@ -253,11 +255,11 @@ def summarise(measured: list[dict]) -> dict:
     return results
 
 
-def rounds(title: str, count: int, args):
+def rounds(title: str, count: int, seed: int) -> Iterator[int]:
     """The seeds of `count` rounds; on a terminal, says which round it is."""
     for number in range(count):
         show_progress(f"{title}: round {number + 1} of {count}")
-        yield args.seed + number
+        yield seed + number
     show_progress()
 
 
@@ -274,8 +276,8 @@ def show(results: dict, indent: str = "  ") -> None:
             print(indent + key.replace("_", " "))
             show(value, indent + "  ")
         else:
-            print(f"{indent + key.replace('_', ' '):<60}"
-                  + "  ".join(f"{name.replace('_', ' ')} {spell(number):<8}" for name, number in value.items()))
+            cells = "  ".join(f"{name.replace('_', ' ')} {spell(number):<7}" for name, number in value.items())
+            print(f"{indent + key.replace('_', ' '):<50}{cells}".rstrip(), flush=True)
 
 
 def spell(number: float | None) -> str:
@@ -293,7 +295,7 @@ def main():
                "dataset": {"name": task.name, "verified": task.verified, "base_train": len(base_task.train.labels),
                            "train": len(task.train.labels)},
                "rounds": args.rounds, "hyperparameters": runs.hyperparameters(args), "environment": environment}
-    print(f"{task.name}; {args.rounds} rounds on {environment['device']}, {environment['threads']} threads, "
+    print(f"{task.name}; rounds: {args.rounds}; {environment['device']}, {environment['threads']} threads, "
           f"{environment['cpu']}" + ("" if task.verified else f"\nThis is {task.name}, not MNIST."), flush=True)
 
     show_progress("base model, and warming up")

@@ -222,7 +222,9 @@ def _download(packed: Path) -> None:
 
 def _unpack(packed: Path, path: Path) -> None:
     try:
-        path.write_bytes(gzip.decompress(packed.read_bytes()))
+        if not (contents := gzip.decompress(packed.read_bytes())):
+            raise EOFError("it is empty")
+        path.write_bytes(contents)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise UserError(f"{packed} is damaged ({error}): replace it") from None
 

@@ -15,7 +15,8 @@ from data import Task, spell_digits
 
 COLOURS = {"base": "#0072B2", "finetune": "#D55E00", "fresh": "#009E73"}  # Okabe & Ito: safe for colour-blind eyes
 LABELS = {"base": "base", "finetune": "fine-tuned", "fresh": "fresh"}
-WIDTH = 6.3  # inches: the text width of the report, so that font sizes are as printed
+WIDTH = 6.69  # inches: the text width of the report (A4 less 20 mm margins), so that points are as printed
+HALF = 0.49 * WIDTH
 
 matplotlib.rcParams.update({
     "font.size": 9, "axes.titlesize": 9, "axes.labelsize": 9, "xtick.labelsize": 8, "ytick.labelsize": 8,
@@ -26,7 +27,7 @@ matplotlib.rcParams.update({
 
 def loss_figure(results: dict) -> Figure:
     """Training and validation loss of one model over epochs, with its training and test accuracy."""
-    figure = Figure(figsize=(WIDTH * 0.6, 2.7))
+    figure = Figure(figsize=(HALF, 2.6))
     axes = figure.subplots()
     _losses(axes, results)
     axes.set_title(f"{LABELS[results['experiment']].capitalize()} model, {_data(results)}\naccuracy: "
@@ -44,7 +45,7 @@ def comparison_figure(finetune: dict, fresh: dict) -> Figure:
             name = results["experiment"]
             axes.plot([row[key] for row in results["curve"]], [row["validation_loss"] for row in results["curve"]],
                       color=COLOURS[name], marker="o", markersize=3, label=LABELS[name])
-        axes.set_yscale("log")
+        _log_scale(axes)
         _label_ends(axes)
     left.set_xlabel("epoch")
     left.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -62,10 +63,15 @@ def _losses(axes, results: dict) -> None:
     for key, style in (("train_loss", "-"), ("validation_loss", "--")):
         axes.plot(epochs, [row[key] for row in curve], style, color=colour, marker="o", markersize=3,
                   label=key.replace("train_loss", "training").replace("_loss", ""))
-    axes.set_yscale("log")
+    _log_scale(axes)
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _label_ends(axes)
+
+
+def _log_scale(axes) -> None:
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter("{x:g}")  # not powers of ten: their exponents would print too small
 
 
 def _label_ends(axes) -> None:
@@ -89,7 +95,7 @@ def _data(results: dict) -> str:
 
 def seeds_figure(study: dict) -> Figure:
     """Test accuracy of the fine-tuned and the fresh model for each seed, lines joining those of one seed."""
-    figure = Figure(figsize=(WIDTH * 0.5, 2.6))
+    figure = Figure(figsize=(HALF, 2.6))
     axes = figure.subplots()
     outcomes = [run["outcome"] for run in study["runs"] if run["part"] == "seeds"]
     for outcome in outcomes:
@@ -110,7 +116,7 @@ def seeds_figure(study: dict) -> Figure:
 
 def few_labels_figure(study: dict) -> Figure:
     """Test error over the number of labels per digit, with 95 % confidence bands over seeds."""
-    figure = Figure(figsize=(WIDTH * 0.5, 2.6))
+    figure = Figure(figsize=(HALF, 2.6))
     axes = figure.subplots()
     rows = study["summary"]["labels"]
     counts = [row["per_digit"] or 6000 for row in rows]
@@ -223,4 +229,45 @@ def filters_figure(kernels: dict[str, torch.Tensor], results: dict) -> Figure:
     same = torch.equal(kernels["base"], kernels["finetune"])
     figure.suptitle(f"The {number} kernels of conv1, {_name(results['dataset']['name'], results['dataset']['verified'])}"
                     + ("; the fine-tuned model's are the base's, bit for bit" if same else ""), fontsize=9)
+    return figure
+
+
+OPERATIONS = {"convolution": "#56B4E9", "pooling": "#F0E442", "normalisation": "#E69F00", "ReLU": "#CC79A7",
+              "all else": "0.8", "features, once": "0.6"}  # Okabe & Ito's other colours: none is a model's
+
+
+def benchmark_figure(results: dict) -> Figure:
+    """Training time, fresh and fine-tuned in both ways, by operations; with the times that FLOPs alone predict."""
+    explanation, ways = results["explanation"], ("fresh", "recompute", "once")
+    figure = Figure(figsize=(WIDTH, 2.7))
+    axes = figure.subplots()
+    whole = {}
+    for place, way in enumerate(ways):
+        seconds, end = dict.fromkeys(OPERATIONS, 0.0), 0.0
+        for group, milliseconds in explanation["milliseconds_per_step"].items():
+            seconds[group if group in seconds else "all else"] += milliseconds[way] * explanation["steps"] / 1000
+        for group, width in seconds.items():
+            axes.barh(place, width, 0.5, end, color=OPERATIONS[group], edgecolor="white", linewidth=0.5)
+            if way == "fresh" and width:
+                axes.annotate(group, (end + width / 2, place - 0.25), (-4, 1), textcoords="offset points", fontsize=8,
+                              rotation=25, rotation_mode="anchor")
+            end += width
+        whole[way] = end
+        ratio = explanation["ratio_to_fresh"][way]
+        predicted = ratio["predicted"] * whole["fresh"]
+        axes.plot(predicted, place, "D", color="black", markersize=5, markeredgecolor="white", clip_on=False)
+        axes.annotate(f"{end:.2f} s" if way == "fresh" else
+                      f"{end:.2f} s: {ratio['measured']:.2f} of fresh\n\u25c6 FLOPs predict {ratio['predicted']:.2f}",
+                      (max(end, predicted), place), (7, 0), textcoords="offset points", va="center", fontsize=8)
+    axes.annotate("features,\ncomputed once", (end - seconds["features, once"] / 2, place + 0.25), (0, -2), ha="center",
+                  va="top", textcoords="offset points", fontsize=8)
+    axes.set_yticks(range(3), ("fresh", "fine-tuned,\nfrozen block\nin every step", "fine-tuned,\nfeatures once"))
+    for label, name in zip(axes.get_yticklabels(), ("fresh", "finetune", "finetune")):
+        label.set_color(COLOURS[name])
+    axes.set_ylim(2.75, -0.75)
+    axes.set_xlim(0, 1.1 * max(whole.values()))
+    axes.grid(False, axis="y")
+    axes.set_xlabel("training time (seconds)")
+    axes.set_title(f"{_data(results)}, {results['hyperparameters']['epochs']} epochs, "
+                   f"{results['environment']['threads']} threads", loc="left")
     return figure

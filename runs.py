@@ -17,6 +17,8 @@ import signal
 import sys
 import tempfile
 import time
+import warnings
+import zipfile
 from pathlib import Path
 
 import torch
@@ -153,7 +155,11 @@ def finish(experiment: str, args: argparse.Namespace, task: Task, model: torch.n
 def load_base(path: Path, digits: tuple[int, ...], device: torch.device) -> tuple[torch.nn.Sequential, dict]:
     """The base model and its checkpoint's metadata. Nothing in the file is executed (weights_only)."""
     try:
-        checkpoint = torch.load(path, map_location=device, weights_only=True)
+        with zipfile.ZipFile(path) as archive, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what torch.load warns of is an error here
+            if damaged := archive.testzip():  # torch.load compares no checksums: flipped bits would be weights
+                raise ValueError(f"{damaged} is damaged")
+            checkpoint = torch.load(path, map_location=device, weights_only=True)
     except FileNotFoundError:
         raise UserError(f"no base model at {path}: run train_base.py first, or name its checkpoint with "
                         "--base") from None

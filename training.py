@@ -56,7 +56,7 @@ def fit(model: nn.Module, train: Split, validation: Split, *, epochs: int, batch
             order = torch.randperm(len(train.labels), generator=generator).to(device).tensor_split(batches)
         batch = order[step % batches]
         optimizer.zero_grad()
-        F.cross_entropy(model(train.images[batch]), train.labels[batch]).backward()
+        F.cross_entropy(model(_pick(train.images, batch)), train.labels[batch]).backward()
         optimizer.step()
         schedule.step()
         if on_step:
@@ -90,6 +90,13 @@ def fine_tune(model: nn.Sequential, train: Split, validation: Split, *, frozen: 
     feature_seconds = now(train.labels.device) - start
     return fit(trained, features, extract_features(initial, validation), seed=seed, seconds=feature_seconds,
                **options), feature_seconds
+
+
+def _pick(images: torch.Tensor, batch: torch.Tensor) -> torch.Tensor:
+    """images[batch], twice as fast: index_select copies on all cores, but only rows, and forgets channels_last."""
+    if images.dim() < 4:
+        return images.index_select(0, batch)
+    return images.permute(0, 2, 3, 1).index_select(0, batch).permute(0, 3, 1, 2)
 
 
 @torch.inference_mode()

@@ -53,11 +53,15 @@ STYLE = r"""
 #show regex("\d %"): box // no line begins with the sign
 #show table: set text(9pt, number-width: "tabular")
 #show table: set par(justify: false)
+#show table: set align(start) // not centred for standing in a centred block
 #show table: it => block(stroke: (y: 0.8pt), it)
 #let horizontalrule = line(length: 100%, stroke: 0.5pt)
 #let small(body) = align(center, block(align(left, text(9pt, body)))) // one line is centred, more are justified
 #show figure.caption: it => small(it.body)
-#let pictures(..images, body) = figure(images.pos().join(h(1fr)), caption: body, numbering: none, placement: auto)
+#let pictures(..images, body) = context figure(
+  images.pos().join(h(1fr)), caption: body, numbering: none,
+  placement: if here().page() == 1 { bottom } else { auto }, // not above the title
+)
 #let legend(body) = block(sticky: true, width: 100%, above: 1.2em, below: 0.6em, small(body))
 """
 
@@ -74,7 +78,7 @@ def typeset(report: str, folder: Path) -> bytes:
     options = {"root": folder, "ignore_system_fonts": True,  # the same everywhere; matplotlib brings the typewriter face
                "font_paths": [Path(matplotlib.get_data_path(), "fonts/ttf")]}
     try:
-        body = pypandoc.convert_text(report, "typst", format="gfm+smart+raw_attribute",
+        body = pypandoc.convert_text(report, "typst-smart", format="gfm+smart+raw_attribute",
                                      extra_args=["--wrap=none", "--columns=9999"])  # columns: tables as wide as they need
         source = (STYLE.replace("TITLE", _string(title[1] if title else "Report")) + body
                   + "\n#context [#metadata(counter(page).final().first()) <pages>]").encode()
@@ -118,7 +122,7 @@ def _pictures(images: str, folder: Path) -> str:
         if round(points, 2) < POINTS:
             raise UserError(f"{name} at width {percent}% has text of {points:.2f} points, under {POINTS}: widen it in "
                             f"report.md, or draw it smaller or with larger text in plotting.py and run {drawn_by} again")
-        boxes.append(f'box(width: {percent}%, image({_string("/" + name)}, alt: {_string(description)}))')
+        boxes.append(f'box(width: {percent}%, image({_string("/" + name)}, width: 100%, alt: {_string(description)}))')
     return ", ".join(boxes)
 
 

@@ -4,12 +4,14 @@ Without MNIST in data/ the tests that want it are skipped; everything else works
 neither network nor GPU.
 """
 
+import importlib
 import os
 import signal
 import subprocess
 import sys
 from copy import deepcopy
 from pathlib import Path
+from unittest import mock
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -27,16 +29,9 @@ SCRIPTS = {"base": "train_base.py", "finetune": "finetune.py", "fresh": "train_f
 FOLDERS = ("results", "plots", "checkpoints")
 OPTIONS = {"epochs": 3, "batch_size": 64, "learning_rate": 0.004}  # for training.fit: enough for the small data
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # Ctrl-C is to end the tests, whatever errors.py made of it
 hypothesis.settings.register_profile("suite", deadline=None)  # the machine may be busy
 hypothesis.settings.load_profile("suite")
-
-
-@pytest.fixture(autouse=True)
-def ctrl_c():
-    """Ctrl-C ends the tests, whatever the code under test made of it."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
@@ -87,11 +82,18 @@ def finished(rendered, tmp_path_factory):
     The folder's name has a space and letters beyond ASCII; tests that change files in it work on a copy.
     """
     out = tmp_path_factory.mktemp("finished") / "résultats à comparer – 结果"
-    for name, script in SCRIPTS.items():
-        done = run(script, "--data-dir", rendered, "--out", out)
-        assert (done.returncode, done.stderr) == (0, b"")
-        (out / f"stdout-{name}.txt").write_bytes(done.stdout)
+    for name, printed in run_all("--data-dir", rendered, "--out", out).items():
+        (out / f"stdout-{name}.txt").write_bytes(printed)
     return out
+
+
+def call(script, *arguments):
+    """A script's main() in this process: no imports to wait for, and its exceptions are seen."""
+    with mock.patch.object(sys, "argv", [script, *map(str, arguments)]):
+        try:
+            importlib.import_module(Path(script).stem).main()
+        finally:
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # the end of a script ignores Ctrl-C
 
 
 def start(script, *arguments, cwd=None, **options):
@@ -106,6 +108,17 @@ def run(script, *arguments, **options):
     process = start(script, *arguments, **options)
     stdout, stderr = process.communicate(timeout=120)
     return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+
+
+def run_all(*arguments, **options):
+    """The three scripts, the last two at the same time; script's name -> what it printed."""
+    printed = {}
+    for names in (("base",), ("finetune", "fresh")):
+        processes = {name: start(SCRIPTS[name], *arguments, **options) for name in names}
+        for name, process in processes.items():
+            printed[name], stderr = process.communicate(timeout=120)
+            assert (process.returncode, stderr) == (0, b"")
+    return printed
 
 
 def snapshot(folder):

@@ -1,5 +1,6 @@
 """Training: what moves and what does not, what is counted, and that the same seed does the same."""
 
+import math
 import time
 from copy import deepcopy
 
@@ -199,9 +200,9 @@ def test_rows_within_an_epoch(new_task, per_epoch, epochs):
 
 def test_the_clock_stops_while_the_model_is_evaluated(new_task, monkeypatch):
     split = Split(new_task.train.images[:64], new_task.train.labels[:64])
-    monkeypatch.setattr(training, "evaluate", lambda *_: (time.sleep(1), 0.0))
-    curve = fit(new_model(0), split, split, seed=0, epochs=1, batch_size=32, learning_rate=0.001)
-    assert curve[-1]["seconds"] < 2  # of sleeping alone it were 2 by then, and 4 at the end
+    monkeypatch.setattr(training, "evaluate", lambda *_: (time.sleep(0.3), 0.0))
+    curve = fit(new_model(0), split, split, seed=0, epochs=3, batch_size=32, learning_rate=0.001)
+    assert curve[-1]["seconds"] < 1.2  # two rows after the first and before the last: 1.2 of sleeping alone
 
 
 def test_the_curve_of_fine_tuning_counts_the_features(base, new_task, monkeypatch):
@@ -241,7 +242,7 @@ def test_every_image_is_seen_once_an_epoch(count, batch_size):
 def test_a_last_batch_of_one_image_does_not_break_batch_normalisation(new_task):
     split = Split(new_task.train.images[:33], new_task.train.labels[:33])
     curve = fit(new_model(0), split, split, epochs=2, batch_size=32, learning_rate=0.001, seed=0)
-    assert curve[-1]["train_loss"] == pytest.approx(curve[-1]["train_loss"])  # a number, not NaN
+    assert math.isfinite(curve[-1]["train_loss"])
     with pytest.raises(ValueError, match="more than 1 value"):
         new_model(0).train()(split.images[:1])  # what such a batch would have met
 
