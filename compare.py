@@ -138,7 +138,31 @@ def study_numbers(study: dict, test_counts: dict[str, int]) -> dict[str, str]:
 
 
 def benchmark_numbers(benchmark: dict) -> dict[str, str]:
-    return {}
+    throughput, ways, flops = benchmark["throughput"], benchmark["ways"], benchmark["flops_per_image"]
+    explanation, one_epoch = benchmark["explanation"], benchmark["time_to_accuracy"]["epochs_1"]
+    known = {
+        "bench.rounds": str(benchmark["rounds"]),
+        "bench.images_per_second": f"{throughput['images_per_second']['median']:,.0f}",
+        "bench.usual": f"{throughput['ratio_to_best_usual_recipe']['median']:.1f}",
+        "bench.gflops": f"{throughput['gflops_per_second']['median']:.0f}",
+        "bench.matrix": f"{throughput['matrix_product_gflops_per_second']['median']:.0f}",
+        "bench.share": percent(throughput["share_of_matrix_product"]["median"], 0),
+        "bench.deviation": percent(benchmark["scaling"]["straight_line"]["largest_relative_deviation"], 0),
+    }
+    for way in ("fresh", "recompute", "once"):
+        known |= {f"bench.{way}.seconds": f"{ways[f'{way}_training_seconds']['median']:.2f}",
+                  f"bench.{way}.mflop": f"{flops[way]['forward_and_backward'] / 1e6:.1f}",
+                  f"bench.{way}.forward": f"{flops[way]['forward'] / 1e6:.2f}",
+                  f"bench.{way}.predicted": f"{explanation['ratio_to_fresh'][way]['predicted']:.2f}"}
+    for ratio in ("once_to_fresh", "recompute_to_fresh", "once_to_recompute"):
+        known |= {f"bench.{ratio}": f"{ways[ratio]['median']:.2f}",
+                  f"bench.{ratio}.range": f"{ways[ratio]['lowest']:.2f} to {ways[ratio]['highest']:.2f}"}
+    for group, milliseconds in explanation["milliseconds_per_step"].items():
+        known |= {f"bench.{group.replace(' ', '_')}.{way}": f"{value:.2f}" for way, value in milliseconds.items()}
+    for name, result in one_epoch.items():
+        known |= {f"bench.one_epoch.{name}.test": percent(result["test_accuracy"]["median"]),
+                  f"bench.one_epoch.{name}.seconds": f"{result['training_seconds']['median']:.2f}"}
+    return known
 
 
 def difference(key: str, value: dict) -> dict[str, str]:

@@ -168,8 +168,8 @@ def test_a_terminal_shows_a_bar_and_ctrl_c_there_leaves_one_line(rendered, tmp_p
     read_until(lambda text: text.count(b"] step ") > 3)
     os.write(keyboard, b"\x03")
     read_until(lambda text: text.endswith(b"were\r\n"))
-    os.close(keyboard)
     assert process.wait() == 130
+    os.close(keyboard)
     assert re.search(rb"\r\x1b\[K  \[=* *\] step \d+ of \d+", text)
     assert text.endswith(b"\r\x1b[Kinterrupted: earlier results are as they were\r\n") and b"Traceback" not in text
 
