@@ -39,7 +39,8 @@ MATRIX = 2048  # rows and columns: large enough for the product's full rate
 SIZES = (1 / 8, 1 / 4, 1 / 2, 1)  # of the training set
 LEVELS = (0.990, 0.993)  # of validation accuracy
 GROUPS = {  # of operations, by what PyTorch's names for them contain; the first that fits
-    "convolution": ("convolution",), "pooling": ("max_pool",), "normalisation": ("batch_norm",),
+    "convolution": ("convolution",), "normalisation": ("batch_norm",),
+    "pooling": ("max_pool", "aten::fill_"),  # its backward pass starts from an image of zeros
     "ReLU": ("clamp_min", "relu", "threshold"), "matrix product": ("aten::mm", "aten::addmm"),
     "optimiser": ("Optimizer", "adamw", "_foreach"), "picking batches": ("aten::index",),
 }

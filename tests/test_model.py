@@ -1,6 +1,7 @@
 """The network, and its division into three parts."""
 
 import math
+from copy import deepcopy
 
 import pytest
 import torch
@@ -85,9 +86,10 @@ def moved_by_training_mode(part, images):
 
 
 def test_a_frozen_part_does_not_move_though_its_owner_trains(base, new_task):
-    frozen = Frozen(base[:2])
+    expected = deepcopy(base[:2]).eval()(new_task.train.images[:64])
+    frozen = Frozen(base.train()[:2])
     assert not any(parameter.requires_grad for parameter in frozen.parameters())
-    expected = base[:2].eval()(new_task.train.images[:64])
+    assert torch.equal(frozen(new_task.train.images[:64]), expected)
     assert moved_by_training_mode(nn.Sequential(frozen), new_task.train.images[:64]) == set()
     assert torch.equal(frozen(new_task.train.images[:64]), expected)
 
