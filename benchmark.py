@@ -152,7 +152,7 @@ def count_flops() -> dict:
 
 
 def explain(args, task: Task, base: nn.Sequential, flops: dict, ways: dict) -> dict:
-    """Item 4: ratios to fresh, predicted as if time went with floating-point operations, and as measured.
+    """Item 4: ratios to fresh, predicted as if time went with floating-point operations, and measured (of medians).
 
     What a group of operations adds to measured - predicted is its time less the predicted part of its time in fresh,
     over fresh's whole time; all groups together give the difference. requires_grad = False alone ("recompute") saves
@@ -168,11 +168,15 @@ def explain(args, task: Task, base: nn.Sequential, flops: dict, ways: dict) -> d
         counted = flops[way]["forward_and_backward"] + (way == "once") * flops["features"]["forward"] / args.epochs
         predicted[way] = counted / flops["fresh"]["forward_and_backward"]
     fresh, whole = seconds["fresh"], {way: sum(seconds[way].values()) for way in WAYS}
+    images = args.epochs * len(task.train.labels)
+    rates = {way: images * flops[way]["forward_and_backward"] / 1e9
+             / (seconds[way]["convolution"] + seconds[way]["matrix product"]) for way in WAYS}
     return {
         "ratio_to_fresh": {way: {"predicted": predicted[way], "measured": whole[way] / whole["fresh"]} for way in WAYS},
         "measured_less_predicted": {group: {way: (seconds[way][group] - predicted[way] * fresh[group]) / whole["fresh"]
                                             for way in WAYS[1:]} for group in fresh},
         "milliseconds_per_step": {group: {way: 1000 * seconds[way][group] / steps for way in WAYS} for group in fresh},
+        "counted_operations_gflops_per_second": rates,  # in these alone: against the matrix product's, above
         "recompute_less_once_milliseconds_per_step": 1000 * (whole["recompute"] - whole["once"]) / steps,
         "steps": steps}
 

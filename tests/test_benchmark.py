@@ -77,6 +77,10 @@ def test_the_groups_account_for_the_whole_difference(outcome):
         milliseconds = sum(group[way] for group in explanation["milliseconds_per_step"].values())
         assert milliseconds * explanation["steps"] / 1000 == pytest.approx(ways[f"{way}_training_seconds"]["median"])
         assert ratio["measured"] == pytest.approx(ways[f"{way}_to_fresh"]["median"])  # one round: one ratio
+        # The operations that count are only a part of the time, so that they alone go at a higher rate than the whole.
+        images, counted = results["dataset"]["train"], results["flops_per_image"][way]["forward_and_backward"]
+        rate = images * counted / 1e9 / ways[f"{way}_training_seconds"]["median"]
+        assert explanation["counted_operations_gflops_per_second"][way] > rate
 
 
 def test_every_group_is_found_in_a_profile(outcome):

@@ -145,9 +145,10 @@ def test_a_download_that_fails_leaves_nothing_and_the_next_succeeds(
         serve, published, packed, tmp_path, monkeypatch, behaviour):  # noqa: F811
     monkeypatch.setattr(data, "NETWORK_TIMEOUT", 0.3)
     server, raw = serve(packed), tmp_path / "MNIST" / "raw"
-    server.behave = ILL[behaviour]
+    server.behave, began = ILL[behaviour], time.monotonic()
     with pytest.raises(UserError) as failed:
         prepare(tmp_path)
+    assert time.monotonic() - began < 15  # a server that is silent for longer is not waited for
     for told in (f"{raw / TRAIN_IMAGES}.gz is missing", f"Put the four files into {raw}", "make MNIST=DIR",
                  "rendered_digits.py"):
         assert told in str(failed.value)
