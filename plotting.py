@@ -38,7 +38,7 @@ def loss_figure(results: dict) -> Figure:
 
 def comparison_figure(finetune: dict, fresh: dict) -> Figure:
     """Validation loss of the fine-tuned and the fresh model, over epochs and over seconds of training."""
-    figure = Figure(figsize=(WIDTH, 2.5))
+    figure = Figure(figsize=(WIDTH, 2.4))
     left, right = figure.subplots(1, 2, sharey=True)
     for axes, key in ((left, "epoch"), (right, "seconds")):
         for results in (finetune, fresh):
@@ -95,11 +95,12 @@ def _data(results: dict) -> str:
 
 def seeds_figure(study: dict) -> Figure:
     """Test accuracy of the fine-tuned and the fresh model for each seed, lines joining those of one seed."""
-    figure = Figure(figsize=(HALF, 2.6))
+    figure = Figure(figsize=(HALF, 2.15))
     axes = figure.subplots()
     outcomes = [run["outcome"] for run in study["runs"] if run["part"] == "seeds"]
     for outcome in outcomes:
-        axes.plot((0, 1), [100 * outcome[name]["test_accuracy"] for name in ("fresh", "finetune")], color="0.75", lw=0.8)
+        axes.plot((0, 1), [100 * outcome[name]["test_accuracy"] for name in ("fresh", "finetune")], color="0.75",
+                  linewidth=0.8)
     for place, name in enumerate(("fresh", "finetune")):
         axes.plot([place] * len(outcomes), [100 * outcome[name]["test_accuracy"] for outcome in outcomes], "o",
                   color=COLOURS[name], markersize=4, alpha=0.7)
@@ -116,7 +117,7 @@ def seeds_figure(study: dict) -> Figure:
 
 def few_labels_figure(study: dict) -> Figure:
     """Test error over the number of labels per digit, with 95 % confidence bands over seeds."""
-    figure = Figure(figsize=(HALF, 2.6))
+    figure = Figure(figsize=(HALF, 2.15))
     axes = figure.subplots()
     rows = study["summary"]["labels"]
     counts = [row["per_digit"] or 6000 for row in rows]
@@ -126,7 +127,8 @@ def few_labels_figure(study: dict) -> Figure:
         error, low, high = ([100 * (1 - row[name][key]) for row in rows] for key in ("mean", "high", "low"))
         axes.plot(counts, error, line, color=colour, marker="o", markersize=3)
         axes.fill_between(counts, [max(value, 0.1) for value in low], high, color=colour, alpha=0.2, linewidth=0)
-        axes.text(0.97, 0.97 - 0.09 * place, label, transform=axes.transAxes, color=colour, ha="right", va="top", fontsize=8)
+        axes.text(0.97, 0.97 - 0.11 * place, label, transform=axes.transAxes, color=colour, ha="right", va="top",
+                  fontsize=8)
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xticks(counts, [str(row["per_digit"] or "all") for row in rows])
@@ -134,13 +136,14 @@ def few_labels_figure(study: dict) -> Figure:
     axes.minorticks_off()
     axes.set_xlabel("labelled images per digit of 7-9")
     axes.set_ylabel("test error (%)")
-    axes.set_title(f"{_study_name(study)}, {rows[0]['fresh']['n']} seeds\n(bands: 95 % intervals of the mean)", loc="left")
+    axes.set_title(f"{_study_name(study)}, {rows[0]['fresh']['n']} seeds\n(bands: 95 % intervals of the mean)",
+                   loc="left")
     return figure
 
 
 def cuts_figure(study: dict) -> Figure:
     """Heat maps over (frozen, reinit): test accuracy with all and with few labels, and time with all."""
-    figure = Figure(figsize=(WIDTH, 2.6))
+    figure = Figure(figsize=(WIDTH, 2.0))
     rows = study["summary"]["cuts"]
     few = next(row["per_digit"] for row in rows if row["per_digit"])
     panels = (("test accuracy (%)\nall labels", None, "mean", 100, "{:.2f}", "viridis"),
@@ -174,7 +177,7 @@ def _study_name(study: dict) -> str:
 
 def loss_curves_figure(results: dict[str, dict]) -> Figure:
     """Training and validation loss of all three models, a panel each, on common axes."""
-    figure = Figure(figsize=(WIDTH, 2.3))
+    figure = Figure(figsize=(WIDTH, 1.9))
     for axes, (name, result) in zip(figure.subplots(1, len(results), sharey=True), results.items()):
         _losses(axes, result)
         axes.set_title(f"{LABELS[name]}, {spell_digits(result['digits'])}", loc="left")
@@ -239,7 +242,7 @@ OPERATIONS = {"convolution": "#56B4E9", "pooling": "#F0E442", "normalisation": "
 def benchmark_figure(results: dict) -> Figure:
     """Training time, fresh and fine-tuned in both ways, by operations; with the times that FLOPs alone predict."""
     explanation, ways = results["explanation"], ("fresh", "recompute", "once")
-    figure = Figure(figsize=(WIDTH, 2.7))
+    figure = Figure(figsize=(WIDTH, 2.35))
     axes = figure.subplots()
     whole = {}
     for place, way in enumerate(ways):
@@ -259,7 +262,7 @@ def benchmark_figure(results: dict) -> Figure:
         axes.annotate(f"{end:.2f} s" if way == "fresh" else
                       f"{end:.2f} s: {ratio['measured']:.2f} of fresh\n\u25c6 FLOPs predict {ratio['predicted']:.2f}",
                       (max(end, predicted), place), (7, 0), textcoords="offset points", va="center", fontsize=8)
-    axes.annotate("features,\ncomputed once", (end - seconds["features, once"] / 2, place + 0.25), (0, -2), ha="center",
+    axes.annotate("features, computed once", (end - seconds["features, once"] / 2, place + 0.25), (0, -2), ha="center",
                   va="top", textcoords="offset points", fontsize=8)
     axes.set_yticks(range(3), ("fresh", "fine-tuned,\nfrozen block\nin every step", "fine-tuned,\nfeatures once"))
     for label, name in zip(axes.get_yticklabels(), ("fresh", "finetune", "finetune")):
@@ -269,5 +272,5 @@ def benchmark_figure(results: dict) -> Figure:
     axes.grid(False, axis="y")
     axes.set_xlabel("training time (seconds)")
     axes.set_title(f"{_data(results)}, {results['hyperparameters']['epochs']} epochs, "
-                   f"{results['environment']['threads']} threads", loc="left")
+                   f"{results['environment']['threads']} threads", loc="left", pad=13)
     return figure

@@ -38,7 +38,7 @@ PARTICIPANTS = re.compile(r"^\*\*Participants:\*\* (?!.*name, student number).*\
 
 STYLE = r"""
 #set document(title: TITLE, date: none)
-#set page("a4", margin: 20mm, numbering: "1 / 1")
+#set page("a4", margin: (x: 20mm, y: 16mm), numbering: "1 / 1")
 #set text(10pt, font: "Libertinus Serif", lang: "en", region: "gb")
 #set par(justify: true, leading: 0.58em, spacing: 0.85em)
 #set place(clearance: 1.2em)
@@ -50,7 +50,7 @@ STYLE = r"""
 #show raw: set text(1.25em, font: ("cmtt10", "DejaVu Sans Mono")) // undoes Typst's 0.8em: code is as large as text
 #show link: set text(rgb("#0072B2"))
 #show footnote.entry: set text(9pt)
-#show regex("\d %"): box // no line begins with the sign
+#show regex("[\d.,]+ %"): box // no line begins with the sign
 #show table: set text(9pt, number-width: "tabular")
 #show table: set par(justify: false)
 #show table: set align(start) // not centred for standing in a centred block
