@@ -1,9 +1,12 @@
 """What a user can get wrong: each is one line that names the thing, exit status 2, and nothing is overwritten."""
 
+import errno
 import io
+import os
 import pickle
 import random
 import shutil
+import tempfile
 import warnings
 import zipfile
 from collections import OrderedDict
@@ -225,6 +228,15 @@ def test_an_output_folder_that_cannot_be_written_is_found_before_training(monkey
             call(script, "--data-dir", "nowhere", "--out", out)
     assert {path: contents for path, contents in snapshot(tmp_path).items() if contents is not None} == \
            {path: contents for path, contents in before.items() if contents is not None}
+
+
+@pytest.mark.parametrize("script", SCRIPTS.values())
+def test_an_output_folder_that_may_not_be_written_is_found_before_training(refused, monkeypatch, script):
+    def forbidden(**_):  # in place of a folder without permission, which would not stop root
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", forbidden)
+    assert "cannot write to" in refused(script, "--data-dir", "nowhere")
 
 
 # As a user sees it

@@ -403,18 +403,21 @@ def test_killed_at_every_step_of_saving_each_file_is_old_or_new(tmp_path):
 # Full disks and folders that cannot be written
 
 
-@pytest.mark.parametrize("step", ["write_bytes", "replace", "mkdtemp"])
+@pytest.mark.parametrize("owner, step, number", [(runs.tempfile, "mkdtemp", 1), (Path, "write_bytes", 1),
+                                                 (Path, "write_bytes", 6), (runs.os, "replace", 1)])
 @pytest.mark.parametrize("reason", [errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EACCES])
-def test_what_cannot_be_written_leaves_the_old_files(tmp_path, monkeypatch, step, reason):
+def test_what_cannot_be_written_leaves_the_old_files(tmp_path, monkeypatch, owner, step, number, reason):
     runs.save(tmp_path, results_of(b"a"))
-    before = snapshot(tmp_path)
+    before, right, calls = snapshot(tmp_path), getattr(owner, step), []
 
-    def fail(*_, **__):
-        raise OSError(reason, os.strerror(reason))
+    def failing(*arguments, **options):
+        calls.append(arguments)
+        if len(calls) == number:
+            raise OSError(reason, os.strerror(reason))
+        return right(*arguments, **options)
 
-    owner = {"write_bytes": Path, "replace": runs.os, "mkdtemp": runs.tempfile}[step]
     with monkeypatch.context() as patch:
-        patch.setattr(owner, step, fail)
+        patch.setattr(owner, step, failing)
         with pytest.raises(UserError, match=f"cannot write below .*{os.strerror(reason)}.*another --out"):
             runs.save(tmp_path, results_of(b"b"))
     assert snapshot(tmp_path) == before
