@@ -166,7 +166,7 @@ def carry_out(pending: list[dict], args, done) -> None:
             process.kill()
         raise
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+        pool.shutdown(cancel_futures=True)
 
 
 def _begin(*common) -> None:

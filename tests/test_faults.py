@@ -4,6 +4,7 @@ FAULTS=50 in the environment sets how many runs are interrupted and how many are
 default is a few. FAULTS_SEED chooses the moments.
 """
 
+import collections
 import concurrent.futures
 import errno
 import functools
@@ -277,11 +278,13 @@ def wait_for_imports(process):
 
 
 def repeat(attempt):
-    """attempt(turn, script, chance), FAULTS times, two at a time, with each script in turn."""
+    """attempt(turn, script, chance), FAULTS times, two at a time, with each script in turn; what they returned."""
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         attempts = [pool.submit(attempt, turn, list(SCRIPTS.values())[turn % 3],
                                 random.Random(f"{FAULTS_SEED} {turn}")) for turn in range(FAULTS)]
-    return [attempt.result() for attempt in attempts]
+    outcomes = collections.Counter(attempt.result() for attempt in attempts)
+    print(f"{FAULTS} runs ended with status {dict(outcomes)}")  # seen with pytest -s
+    return outcomes
 
 
 def read_until_trained(process):
@@ -304,6 +307,7 @@ def test_ctrl_c_at_any_moment_is_one_line_and_changes_nothing(tiny, earlier):
         _, stderr = process.communicate(timeout=60)
         assert (process.returncode, stderr) == (130, INTERRUPTED)
         assert snapshot(earlier) == before
+        return process.returncode
 
     repeat(attempt)
 
@@ -329,6 +333,7 @@ def test_ctrl_c_at_the_end_of_a_run_leaves_the_old_results_or_the_new(tiny, earl
             assert {path for path in new if new[path] != old[path]} == {
                 str(Path(*path)) for path in (("results", f"{name}.json"), ("plots", f"{name}_loss.png"),
                                               ("checkpoints", f"{name}.pt"))}
+        return process.returncode
 
     repeat(attempt)
 
