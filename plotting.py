@@ -206,7 +206,7 @@ def errors_figure(task: Task, predictions: dict[str, torch.Tensor]) -> Figure:
         for axes in line:
             axes.axis("off")
         for axes, image in zip(line, images):
-            axes.imshow(-task.test.images[image, 0], cmap="gray")
+            axes.imshow(-task.test.images[image, 0].numpy(), cmap="gray")
             seen = [int(predictions[model][image]) for model in ("finetune", "fresh") if wrong[model][image]]
             axes.set_title(f"{int(task.test.labels[image])} as " + "/".join(map(str, dict.fromkeys(seen))), fontsize=8, pad=2)
         if label != last:
@@ -225,7 +225,7 @@ def filters_figure(kernels: dict[str, torch.Tensor], results: dict) -> Figure:
     limit = max(float(weights.abs().max()) for weights in kernels.values())
     for line, (name, weights) in zip(figure.subplots(len(kernels), number), kernels.items()):
         for axes, kernel in zip(line, weights):
-            axes.imshow(kernel, cmap="RdBu_r", vmin=-limit, vmax=limit)
+            axes.imshow(kernel.numpy(), cmap="RdBu_r", vmin=-limit, vmax=limit)
             axes.axis("off")
         line[0].text(-0.3, 0.5, LABELS[name], transform=line[0].transAxes, ha="right", va="center", fontsize=9,
                      color=COLOURS[name])
