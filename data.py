@@ -160,8 +160,8 @@ def _read_note(path: Path) -> str | None:
         name = json.loads(path.read_text(encoding="utf-8"))["name"].strip()
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise UserError(f"{path} is not a data set's note: {mend}") from None
-    if not name or "mnist" == name.lower() or not name.isprintable():
-        raise UserError(f"{path} names the data set {name!r}: {mend}")
+    if not name or name.lower() == "mnist" or not name.isprintable() or "$" in name:  # mathematics to matplotlib
+        raise UserError(f"{path} names the data set {name!r}, which is MNIST's or cannot stand on a plot: {mend}")
     return name
 
 

@@ -56,6 +56,7 @@ def _leave(*_):
 
 
 sys.excepthook = _show
+sys.stdout, sys.stderr = (stream or open(os.devnull, "w") for stream in (sys.stdout, sys.stderr))  # None if closed
 if hasattr(sys.stdout, "reconfigure"):
     sys.stdout.reconfigure(errors="backslashreplace")  # a folder's name need not be printable where output goes
 if signal.getsignal(signal.SIGINT) is signal.default_int_handler:

@@ -68,7 +68,7 @@ def few_labels(split: Split, per_digit: int | None, seed: int) -> Split:
 
 def epochs_for(images: int, task: Task, epochs: int, batch_size: int) -> int:
     """As many epochs over `images` as make at least the steps that all labels take in `epochs`."""
-    return math.ceil(epochs * (len(task.train.labels) // batch_size) / max(1, images // batch_size))
+    return math.ceil(epochs * max(1, len(task.train.labels) // batch_size) / max(1, images // batch_size))
 
 
 class Worker:

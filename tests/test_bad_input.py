@@ -6,6 +6,8 @@ import os
 import pickle
 import random
 import shutil
+import subprocess
+import sys
 import tempfile
 import warnings
 import zipfile
@@ -14,7 +16,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import FOLDERS, SCRIPTS, call, snapshot, start
+from conftest import FOLDERS, ROOT, SCRIPTS, call, snapshot, start
 from test_data import make_files, put
 from torch import nn
 from torchvision.datasets import MNIST
@@ -240,6 +242,17 @@ def test_an_output_folder_that_may_not_be_written_is_found_before_training(refus
 
 
 # As a user sees it
+
+
+@pytest.mark.skipif(os.name != "posix", reason="closes the streams with a shell")
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+@pytest.mark.parametrize("failure, status", [("pass", 0), ("raise errors.UserError('x')", 2),
+                                             ("raise KeyboardInterrupt", 130)])
+def test_closed_output_streams_change_no_exit_status(closed, failure, status):
+    code = f"import errors, sys; print('x'); print(sys.stderr.isatty(), file=sys.stderr); {failure}"
+    done = subprocess.run(["sh", "-c", f'exec "$0" -c "$1" {closed}', sys.executable, code], cwd=ROOT,
+                          capture_output=True, text=True)
+    assert done.returncode == status and "Traceback" not in done.stderr
 
 
 def test_each_error_is_one_line_on_standard_error_and_status_2(rendered, out, tmp_path):

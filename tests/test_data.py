@@ -361,7 +361,8 @@ def test_own_data_may_be_packed(own):
 @pytest.mark.parametrize("text", ["", " ", "noise", '"noise"', "[]", "null", "{}", '{"name": null}', '{"name": ""}',
                                   '{"name": "  "}', '{"name": 7}', '{"name": ["MNIST"]}', '{"name": "MNIST"}',
                                   '{"name": " mnist "}', '{"name": "a\\nb"}', '{"name": "\\u001b[2J"}',
-                                  '{"name": "\\ud800"}', '{"Name": "noise"}', '{"name": "noise"', "\0", "[" * 100_000])
+                                  '{"name": "\\ud800"}', '{"Name": "noise"}', '{"name": "noise"', "\0", "[" * 100_000,
+                                  '{"name": "$x^{$"}'])
 def test_a_broken_note_is_refused(own, text):
     folder, _ = own
     (folder / data.NOTE).write_text(text)

@@ -116,3 +116,8 @@ def test_ctrl_c_ends_the_study_and_its_processes_with_one_line(rendered, tmp_pat
     assert process.returncode == 130 and stderr.decode().count("\n") == 1 and b"interrupted" in stderr
     assert len(json.loads(results.read_text())["runs"]) > 6
     assert not [path for path in tmp_path.rglob(".saving-*")]
+
+
+def test_a_task_smaller_than_a_batch_is_trained_too():
+    task = type("Task", (), {"train": type("Split", (), {"labels": torch.zeros(81)})})
+    assert study.epochs_for(81, task, epochs=5, batch_size=128) == 5
