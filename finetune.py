@@ -1,48 +1,71 @@
 """Item 4: fine-tune the base model on the digits 7-9, in three parts.
 
-    python finetune.py              # needs train_base.py's checkpoint
+    python finetune.py              # needs checkpoints/base.pt from train_base.py
 
-Initial blocks keep the base model's weights, frozen; intermediate blocks start from them and are trained on; final
-blocks are initialised anew and trained. Writes results/finetune.json, plots/finetune_loss.png and
+Initial blocks keep the base model's weights, frozen; intermediate blocks start from them and are trained further;
+final blocks are reinitialised and trained. Saves results/finetune.json, plots/finetune_loss.png and
 checkpoints/finetune.pt.
-
-Last result: 99.77 % test accuracy, about 1.5 s of training on 2 cores.
 """
 
-import runs  # first, so that Ctrl-C during the slow imports is one line too
-
-import time
 from pathlib import Path
 
-from data import load_task
-from model import divide
-from training import fine_tune
+import torch
+from torch import nn
+
+import cli
+import results
+from data import Split, UserError, load_task
+from model import FRESH_SEED, Frozen, divide, reinitialise
+from training import extract_features, fit, now
+
+
+def fine_tune(model: nn.Sequential, train: Split, validation: Split, *, frozen: int, reinit: int, seed: int,
+              recompute_frozen: bool = False, **options) -> tuple[list[dict], float]:
+    """Train a base `model` in place on another task, in three parts; return (curve, feature seconds).
+
+    The initial part never changes and images are not augmented, so its output for an image never changes either: it
+    is computed once, and the other parts are trained on it as on any other data set. `recompute_frozen` computes it
+    in every step, as is usual: same result, more time. The time for the training images' features is part of the
+    curve's seconds; the validation images' features serve evaluation alone and are not counted. `options` go to `fit`.
+    """
+    initial, intermediate, final = divide(model, frozen, reinit)
+    initial = Frozen(initial)  # the base's values, frozen; `intermediate` has the base's values and is trained further
+    torch.manual_seed(FRESH_SEED + seed)
+    reinitialise(final)  # as if training had just begun
+    trained = nn.Sequential(*intermediate, *final)
+    if recompute_frozen or frozen == 0:
+        return fit(nn.Sequential(initial, trained), train, validation, seed=seed, **options), 0.0
+    start = now(train.labels.device)
+    features = extract_features(initial, train)
+    feature_seconds = now(train.labels.device) - start
+    validation_features = extract_features(initial, validation)
+    return fit(trained, features, validation_features, seed=seed, seconds=feature_seconds, **options), feature_seconds
 
 
 def main():
-    began = time.perf_counter()
-    flags = runs.parser(__doc__, digits="7-9")
+    flags = cli.training_parser(__doc__, digits="7-9")
     flags.add_argument("--base", type=Path, metavar="FILE",
                        help="the base model's checkpoint (default: checkpoints/base.pt below --out)")
-    flags.add_argument("--frozen", type=runs.whole(0), default=1, metavar="N",
-                       help="blocks, from the first, that stay as they are (default: %(default)s)")
-    flags.add_argument("--reinit", type=runs.whole(0), default=2, metavar="N",
-                       help="blocks, up to the last, that are initialised anew (default: %(default)s)")
+    flags.add_argument("--frozen", type=cli.whole(0), default=1, metavar="N",
+                       help="first blocks, that stay as they are (default: %(default)s)")
+    flags.add_argument("--reinit", type=cli.whole(0), default=2, metavar="N",
+                       help="last blocks, that are reinitialised (default: %(default)s)")
     flags.add_argument("--recompute-frozen", action="store_true",
                        help="run the frozen blocks in every step, as is usual, not once: same result, more time")
-    args = runs.start(flags)
-    model, base = runs.load_base(args.base or Path(args.out, "checkpoints", "base.pt"), args.digits, args.device)
-    divide(model, args.frozen, args.reinit)  # a cut that cannot be is said before the data are loaded
+    args = cli.parse(flags)
+    base = args.base or args.out / "checkpoints" / "base.pt"
+    model, base_digits = results.load_checkpoint(base, args.device)
+    divide(model, args.frozen, args.reinit)  # a cut that does not fit is said before the data are loaded
+    if both := sorted(set(base_digits) & set(args.digits)):
+        raise UserError(f"--digits: the base model in {base} was trained on {', '.join(map(str, both))} already; "
+                        "name other digits")
     task = load_task(args.data_dir, args.digits, args.device)
-    if base["dataset"] != task.name or not base["verified"]:
-        name = task.name if base["dataset"] == task.name else f"{task.name} from a base of {base['dataset']}"
-        task = task._replace(name=name, verified=False)
-    progress = runs.Progress(f"fine-tuned model ({args.frozen} blocks frozen, {args.reinit} initialised anew)", task)
     curve, feature_seconds = fine_tune(
-        model, task.train, task.validation, frozen=args.frozen, reinit=args.reinit,
-        recompute_frozen=args.recompute_frozen, **runs.hyperparameters(args), **progress.callbacks)
-    runs.finish("finetune", args, task, model, curve, began, feature_seconds, args.frozen, args.reinit)
+        model, task.train, task.validation, frozen=args.frozen, reinit=args.reinit, seed=args.seed,
+        recompute_frozen=args.recompute_frozen, epochs=args.epochs, batch_size=args.batch_size,
+        learning_rate=args.learning_rate, verbose=True)
+    results.finish("finetune", args, task, model, curve, feature_seconds, args.frozen, args.reinit)
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

@@ -1,0 +1,101 @@
+"""The command line that the scripts share: their flags, and a user's mistake as one line instead of a traceback."""
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from data import UserError, parse_digits
+
+# Chosen on validation: see "How the hyperparameters were chosen" in README.md.
+EPOCHS, BATCH_SIZE, LEARNING_RATE = 5, 128, 0.008
+
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message):  # argparse prints its usage too: several lines
+        raise UserError(f"{message} (see --help)")
+
+
+def parser(description: str) -> Parser:
+    """The two flags of every script, and its docstring as the help text."""
+    flags = Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    flags.add_argument("--data-dir", default="data", metavar="DIR", help="where MNIST is (default: %(default)s)")
+    flags.add_argument("--out", default=".", type=Path, metavar="DIR",
+                       help="plots/, results/ and checkpoints/ go below it (default: this folder)")
+    return flags
+
+
+def training_parser(description: str, digits: str | None = None) -> Parser:
+    """`parser` with the flags of training; `digits` is the script's default task (None: it has no such flag)."""
+    flags = parser(description)
+    flags.add_argument("--seed", type=whole(0), default=0, metavar="N",
+                       help="draws the initial weights and the order of the images (default: %(default)s)")
+    flags.add_argument("--epochs", type=whole(1), default=EPOCHS, metavar="N",
+                       help="passes over the training images (default: %(default)s)")
+    flags.add_argument("--batch-size", type=whole(2), default=BATCH_SIZE, metavar="N",
+                       help="images per step (default: %(default)s)")
+    flags.add_argument("--learning-rate", type=positive, default=LEARNING_RATE, metavar="X",
+                       help="highest value of the one-cycle schedule (default: %(default)s)")
+    flags.add_argument("--device", type=choose_device, default="auto", metavar="auto|cpu|cuda",
+                       help="auto is CUDA where there is one, otherwise the CPU (default: %(default)s)")
+    if digits:
+        flags.add_argument("--digits", type=parse_digits, default=digits, metavar="SPEC",
+                           help="digits to train on: 0-6, 7-9, or 1,4,5,9 (default: %(default)s)")
+    return flags
+
+
+def parse(flags: Parser) -> argparse.Namespace:
+    """The command line's values. Raises UserError where a flag or the output folder is no good, before any training."""
+    args = flags.parse_args()
+    args.began = time.perf_counter()
+    for folder in (args.out / name for name in ("plots", "results", "checkpoints")):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=folder).close()
+        except OSError as error:
+            raise UserError(f"cannot write to {folder} ({error.strerror}): name another folder with --out") from None
+    return args
+
+
+def whole(smallest: int) -> Callable[[str], int]:
+    """A flag's type: whole numbers from `smallest` up."""
+    def check(text: str) -> int:
+        if not text.isdecimal() or int(text) < smallest:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {smallest} up")
+        return int(text)
+    return check
+
+
+def positive(text: str) -> float:
+    """A flag's type: finite numbers above 0."""
+    try:
+        if 0 < float(text) < float("inf"):
+            return float(text)
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+
+
+def choose_device(name: str) -> torch.device:
+    """A flag's type. Never MPS: BatchNorm's gradients on channels_last tensors are wrong there (PyTorch #175189)."""
+    if name not in ("auto", "cpu", "cuda"):
+        raise argparse.ArgumentTypeError(f"{name!r} is not auto, cpu or cuda")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise argparse.ArgumentTypeError("PyTorch finds no CUDA device here; use --device auto or cpu")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a script: a UserError is one line and exit status 2, Ctrl-C one line and 130. All else is Python's."""
+    try:
+        main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted: earlier results are as they were", file=sys.stderr)
+        sys.exit(130)
