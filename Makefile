@@ -1,46 +1,35 @@
-# make               set up .venv, get MNIST, train the three models, compare them
-# make MNIST=DIR     the same, with the four MNIST files (packed or not) from a folder that has them
+# make               set up .venv, train the three models, compare them
 # make test          the tests
-# make study         many seeds, few labels, every place to cut (a quarter of an hour); resumes where it was stopped
-# make benchmark     how fast, and why
+# make study         many seeds, few labels, every cut, every choice of new digits (an hour); resumes where it stopped
+# make benchmark     how long training takes, and why (five minutes)
 # make report        report.md -> report.pdf, at most two pages
 # make submission    everything to hand in -> submission.zip
 
 PYTHON ?= python3
 PY := .venv/bin/python
-STAND_IN := data/rendered
 
 .PHONY: all test study benchmark report submission
 
 all: .venv/ready
-ifdef MNIST
-	@ls "$(MNIST)"/*-ubyte* >/dev/null 2>&1 || { echo "error: no MNIST files (*-ubyte, *-ubyte.gz) in $(MNIST)" >&2; exit 2; }
-	@mkdir -p data/MNIST/raw
-	@for file in "$(MNIST)"/*-ubyte*; do test -e "data/MNIST/raw/$${file##*/}" || cp "$$file" data/MNIST/raw/; done
-endif
-	@if $(PY) data.py; then set --; \
-	elif ls data/MNIST/raw/*-ubyte* >/dev/null 2>&1; then exit 2; \
-	else \
-	  echo "going on with a stand-in that is not MNIST; everything it makes goes to $(STAND_IN)"; \
-	  test -e $(STAND_IN)/dataset.json || $(PY) rendered_digits.py --data-dir $(STAND_IN) || exit; \
-	  set -- --data-dir $(STAND_IN) --out $(STAND_IN); \
-	fi; \
-	for script in train_base finetune train_fresh compare; do echo; $(PY) $$script.py "$$@" || exit; done
+	$(PY) train_base.py
+	$(PY) finetune.py
+	$(PY) train_fresh.py
+	$(PY) compare.py
 
 test: .venv/dev
 	$(PY) -m pytest -q
 
 study benchmark: .venv/ready
-	$(PY) $@.py
+	$(PY) -m experiments.$@
 
 report: .venv/dev
-	$(PY) typeset.py
+	$(PY) -m tools.typeset
 
 submission: .venv/dev
-	$(PY) typeset.py --submission
+	$(PY) -m tools.typeset --submission
 
 .venv/ready: requirements.txt
-	$(PYTHON) -m venv .venv
+	test -d .venv || $(PYTHON) -m venv .venv
 	$(PY) -m pip install -q -r requirements.txt
 	@touch $@
 

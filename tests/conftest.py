@@ -1,127 +1,97 @@
-"""What all tests share: small data, models trained on it, and the scripts run as a user runs them.
-
-Without MNIST in data/ the tests that want it are skipped; everything else works on a small stand-in and needs
-neither network nor GPU.
-"""
+"""What the tests share: small tasks cut from MNIST, a trained base model, and the scripts as a user runs them."""
 
 import importlib
+import json
 import os
-import signal
 import subprocess
 import sys
 from copy import deepcopy
 from pathlib import Path
-from unittest import mock
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-os.environ["OMP_NUM_THREADS"] = "1"  # before torch: several processes' threads would spin against each other
+import pytest
+import torch
 
-import hypothesis  # noqa: E402
-import pytest  # noqa: E402
+import cli
+import data
+from data import Split, Task, select_digits, split_validation
+from model import build_model
+from training import fit
 
-import data  # noqa: E402
-import rendered_digits  # noqa: E402
-import runs  # noqa: E402
-from training import fit  # noqa: E402
-
-SCRIPTS = {"base": "train_base.py", "finetune": "finetune.py", "fresh": "train_fresh.py"}
-FOLDERS = ("results", "plots", "checkpoints")
-OPTIONS = {"epochs": 3, "batch_size": 64, "learning_rate": 0.004}  # for training.fit: enough for the small data
-
-signal.signal(signal.SIGINT, signal.default_int_handler)  # Ctrl-C is to end the tests, whatever errors.py made of it
-hypothesis.settings.register_profile("suite", deadline=None)  # the machine may be busy
-hypothesis.settings.load_profile("suite")
+ROOT = Path(__file__).parent.parent
+DATA = ROOT / "data"
+SCRIPTS = {"base": "train_base", "finetune": "finetune", "fresh": "train_fresh"}
+OPTIONS = {"epochs": 3, "batch_size": 32, "learning_rate": 0.008}
 
 
 @pytest.fixture(scope="session")
 def mnist():
-    """The folder data/, if it holds the real MNIST."""
-    raw = ROOT / "data" / "MNIST" / "raw"
-    missing = [file for file in data.DIGESTS if not (raw / file).exists() and not (raw / f"{file}.gz").exists()]
-    if missing or (ROOT / "data" / data.NOTE).exists():
-        pytest.skip("no MNIST in data/: run `python data.py` first to have this checked on the real images")
-    return ROOT / "data"
+    """The official training and test set: uint8 [60000, 28, 28] and [10000, 28, 28], with their labels."""
+    return data.load_mnist(DATA, train=True), data.load_mnist(DATA, train=False)
 
 
 @pytest.fixture(scope="session")
-def rendered(tmp_path_factory):
-    """A data folder with the small stand-in."""
-    folder = tmp_path_factory.mktemp("rendered")
-    rendered_digits.write(folder, train=3000, test=600, seed=0)
-    return folder
+def small_mnist(mnist):
+    """Every 20th training and every 10th test image."""
+    return tuple(Split(*(values[::step].clone() for values in split)) for split, step in zip(mnist, (20, 10)))
+
+
+def small_task(small_mnist, digits):
+    train, validation = split_validation(small_mnist[0])
+    return Task(digits, *(select_digits(split, digits) for split in (train, validation, small_mnist[1])))
 
 
 @pytest.fixture(scope="session")
-def old_task(rendered):
-    return data.load_task(rendered, tuple(range(7)))
+def old_task(small_mnist):
+    return small_task(small_mnist, tuple(range(7)))
 
 
 @pytest.fixture(scope="session")
-def new_task(rendered):
-    return data.load_task(rendered, (7, 8, 9))
+def new_task(small_mnist):
+    return small_task(small_mnist, (7, 8, 9))
 
 
 @pytest.fixture(scope="session")
 def trained_base(old_task):
-    model = runs.new_model(0)
+    model = build_model(0)
     fit(model, old_task.train, old_task.validation, seed=0, **OPTIONS)
     return model
 
 
 @pytest.fixture
 def base(trained_base):
-    """A model trained on the digits 0-6; each test has a copy of its own."""
     return deepcopy(trained_base)
 
 
-@pytest.fixture(scope="session")
-def finished(rendered, tmp_path_factory):
-    """The three scripts, run in order: their output folder, with what each printed in `stdout-NAME.txt`.
+@pytest.fixture
+def run(small_mnist, monkeypatch, capsys):
+    """run(script, *flags) on small data -> (exit status, standard output, standard error)."""
+    monkeypatch.setattr(data, "load_mnist", lambda data_dir, train: small_mnist[0 if train else 1])
 
-    The folder's name has a space and letters beyond ASCII; tests that change files in it work on a copy.
-    """
-    out = tmp_path_factory.mktemp("finished") / "résultats à comparer – 结果"
-    for name, printed in run_all("--data-dir", rendered, "--out", out).items():
-        (out / f"stdout-{name}.txt").write_bytes(printed)
-    return out
-
-
-def call(script, *arguments):
-    """A script's main() in this process: no imports to wait for, and its exceptions are seen."""
-    with mock.patch.object(sys, "argv", [script, *map(str, arguments)]):
+    def run(script, *flags):
+        monkeypatch.setattr(sys, "argv", [script, *map(str, flags)])
+        status = 0
         try:
-            importlib.import_module(Path(script).stem).main()
-        finally:
-            signal.signal(signal.SIGINT, signal.default_int_handler)  # the end of a script ignores Ctrl-C
+            cli.run(importlib.import_module(script).main)
+        except SystemExit as end:
+            status = end.code
+        return status, *capsys.readouterr()
+    return run
 
 
-def start(script, *arguments, cwd=None, **options):
-    """A script as a user starts it: an interpreter of its own, no display; from the root unless `cwd` is given."""
-    environment = {name: value for name, value in os.environ.items() if name not in ("MPLBACKEND", "DISPLAY")}
-    options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
-    return subprocess.Popen([sys.executable, ROOT / script, *map(str, arguments)], cwd=cwd or ROOT,
-                            env=environment | options.pop("env", {}), **options)
+def start(*command, **options):
+    """A Python process of its own, in the project's folder."""
+    return subprocess.Popen([sys.executable, *map(str, command)], cwd=ROOT, stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONUNBUFFERED": "1"}, **options)
 
 
-def run(script, *arguments, **options):
-    process = start(script, *arguments, **options)
-    stdout, stderr = process.communicate(timeout=120)
-    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
-
-
-def run_all(*arguments, **options):
-    """The three scripts, the last two at the same time; script's name -> what it printed."""
-    printed = {}
-    for names in (("base",), ("finetune", "fresh")):
-        processes = {name: start(SCRIPTS[name], *arguments, **options) for name in names}
-        for name, process in processes.items():
-            printed[name], stderr = process.communicate(timeout=120)
-            assert (process.returncode, stderr) == (0, b"")
-    return printed
+def read_json(path):
+    return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
 def snapshot(folder):
-    """Every file below a folder -> its bytes; every folder -> None."""
-    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
-            for path in Path(folder).rglob("*")}
+    """All files below `folder` with their contents."""
+    return {path: path.read_bytes() for path in sorted(Path(folder).rglob("*")) if path.is_file()}
+
+
+def equal_states(first, second):
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)

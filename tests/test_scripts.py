@@ -1,39 +1,57 @@
-"""The three scripts, run in order as a user runs them: what they print, what they leave, and twice the same."""
+"""The scripts as a user runs them: what they leave and print, and what happens to mistakes and interruptions."""
 
-import json
 import os
-import re
+import pickle
+import random
 import shutil
+import signal
+import subprocess
+import sys
+import time
 
-import numpy as np
 import pytest
 import torch
-from conftest import FOLDERS, SCRIPTS, call, run_all, snapshot, start
+from conftest import DATA, ROOT, SCRIPTS, equal_states, read_json, snapshot, start
 from matplotlib.image import imread
-from test_data import make_files, note, put
 
-import data
-from plotting import loss_figure
-from runs import load_base
+import results
+from data import UserError
+from model import build_model
+from results import load_checkpoint, save
 from training import evaluate
 
 KEYS = {
     "": {"experiment", "digits", "seed", "dataset", "model", "hyperparameters", "curve", "train_accuracy",
          "test_accuracy", "test_errors", "test_count", "training_seconds", "feature_seconds", "total_seconds",
          "environment"},
-    "dataset": {"name", "verified", "train", "validation", "test"},
+    "dataset": {"name", "train", "validation", "test"},
     "model": {"blocks", "frozen", "reinit", "parameters", "trainable_parameters"},
     "hyperparameters": {"epochs", "batch_size", "learning_rate", "optimizer", "weight_decay", "schedule"},
     "environment": {"torch", "torchvision", "python", "device", "threads", "cpu"},
 }
 ROW = {"epoch", "seconds", "train_loss", "validation_loss", "train_accuracy", "validation_accuracy"}
 PARTS = {"base": (0, 4), "finetune": (1, 2), "fresh": (0, 4)}  # frozen, reinit
-
 every_script = pytest.mark.parametrize("name", SCRIPTS)
 
 
-def results(out, name):
-    return json.loads((out / "results" / f"{name}.json").read_text(encoding="utf-8"))
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """The folder that the four scripts leave, run by a user on all of MNIST for one epoch."""
+    out = tmp_path_factory.mktemp("finished")
+    (out / "report.md").write_text("before\n\n<!-- table -->\n\nold\n\n<!-- end of table -->\n\nafter\n")
+    for script in (*SCRIPTS.values(), "compare"):
+        flags = () if script == "compare" else ("--epochs", 1, "--batch-size", 256)
+        process = start(f"{script}.py", "--out", out, *flags)
+        stdout, stderr = process.communicate(timeout=300)
+        assert process.returncode == 0 and stderr == "", stderr  # no bars in a pipe
+        (out / f"{script}.txt").write_text(stdout)
+    return out
+
+
+@pytest.fixture
+def out(finished, tmp_path):
+    """A folder with earlier results of all scripts."""
+    return shutil.copytree(finished, tmp_path / "out")
 
 
 def without_times(value):
@@ -44,225 +62,267 @@ def without_times(value):
 
 def outcome(out, name):
     """All of a run that must be the same for the same seed."""
-    return without_times(results(out, name)), (out / "checkpoints" / f"{name}.pt").read_bytes()
+    return without_times(read_json(out / "results" / f"{name}.json")), (out / "checkpoints" / f"{name}.pt").read_bytes()
 
 
 # What a run leaves
 
 
-def test_each_run_leaves_three_files_and_nothing_else(finished):
-    assert {path for path, contents in snapshot(finished).items() if contents and "stdout" not in path} == {
-        os.path.join(*path) for name in SCRIPTS for path in (
-            ("results", f"{name}.json"), ("plots", f"{name}_loss.png"), ("checkpoints", f"{name}.pt"))}
-    assert {path.name for path in finished.iterdir() if path.is_dir()} == set(FOLDERS)
+def test_the_scripts_leave_these_files_and_nothing_else(finished):
+    names = {str(path.relative_to(finished)) for path in snapshot(finished) if path.parent != finished}
+    assert names == {f"{folder}/{name}{end}" for name in SCRIPTS for folder, end in (
+        ("results", ".json"), ("plots", "_loss.png"), ("checkpoints", ".pt"))} | {
+        f"plots/{name}.png" for name in ("comparison", "loss_curves", "errors")}
 
 
 @every_script
-def test_results_have_the_keys_of_the_design(finished, name):
-    found = results(finished, name)
+def test_results_are_as_designed_and_agree_with_each_other(finished, name):
+    found = read_json(finished / "results" / f"{name}.json")
     for key, expected in KEYS.items():
         assert set(found[key] if key else found) == expected
     assert all(set(row) == ROW for row in found["curve"])
-
-
-@every_script
-def test_results_agree_with_each_other_and_with_the_task(finished, name, old_task, new_task):
-    found, task = results(finished, name), old_task if name == "base" else new_task
     assert found["experiment"] == name
-    assert tuple(found["digits"]) == task.digits
-    assert [found["dataset"][split] for split in ("train", "validation", "test")] == [
-        len(split.labels) for split in (task.train, task.validation, task.test)]
+    assert found["digits"] == ([0, 1, 2, 3, 4, 5, 6] if name == "base" else [7, 8, 9])
+    assert list(found["dataset"].values()) == (
+        ["MNIST", 37742, 4193, 6989] if name == "base" else ["MNIST", 16259, 1806, 3011])
     assert (found["model"]["frozen"], found["model"]["reinit"]) == PARTS[name]
-    assert [row["epoch"] for row in found["curve"]] == list(range(found["hyperparameters"]["epochs"] + 1))
-    assert found["train_accuracy"] == found["curve"][-1]["train_accuracy"] > 0.9
-    assert found["test_accuracy"] == 1 - found["test_errors"] / found["test_count"] > 0.8
-    assert found["test_count"] == len(task.test.labels)
+    assert found["model"]["parameters"] == 46842
+    assert found["model"]["trainable_parameters"] == (46410 if name == "finetune" else 46842)
+    assert found["test_accuracy"] == 1 - found["test_errors"] / found["test_count"] > 0.95
+    assert found["test_count"] == found["dataset"]["test"]
     assert 0 <= found["feature_seconds"] < found["training_seconds"] == found["curve"][-1]["seconds"]
-    assert found["training_seconds"] < found["total_seconds"]
     assert (found["feature_seconds"] > 0) == (name == "finetune")
+    assert found["training_seconds"] < found["total_seconds"]
 
 
 @every_script
 def test_plots_are_real_pictures(finished, name):
-    picture = imread(finished / "plots" / f"{name}_loss.png")[..., :3]
-    assert picture.shape[0] > 300 and picture.shape[1] > 500
-    assert (picture == 1).all(-1).mean() > 0.5  # white paper ...
-    assert 0.01 < (picture < 0.7).any(-1).mean()  # ... and ink on it
-    assert len(np.unique((picture * 255).astype(int).reshape(-1, 3), axis=0)) > 50
+    for plot in (f"{name}_loss", "comparison", "loss_curves", "errors"):
+        picture = imread(finished / "plots" / f"{plot}.png")[..., :3]
+        assert picture.shape[0] > 300 and picture.shape[1] > 500
+        assert (picture == 1).all(-1).mean() > 0.4  # white paper ...
+        assert 0.01 < (picture < 0.7).any(-1).mean()  # ... and ink on it
 
 
-@every_script
-def test_checkpoints_hold_the_model_that_was_tested(finished, name, old_task, new_task):
-    checkpoint = torch.load(finished / "checkpoints" / f"{name}.pt", weights_only=True)
-    assert checkpoint.keys() == {"experiment", "digits", "seed", "dataset", "verified", "blocks", "model"}
-    assert (checkpoint["experiment"], checkpoint["dataset"], checkpoint["verified"]) == (name, "rendered digits", False)
-    model, _ = load_base(finished / "checkpoints" / f"{name}.pt", (), torch.device("cpu"))
-    task = old_task if name == "base" else new_task
-    assert evaluate(model, task.test)[1] == results(finished, name)["test_accuracy"]
-
-
-def test_all_three_are_the_same_architecture_and_the_frozen_block_is_the_base_s(finished):
-    base, finetune, fresh = (
-        torch.load(finished / "checkpoints" / f"{name}.pt", weights_only=True)["model"] for name in SCRIPTS)
-    assert {name: value.shape for name, value in base.items()} == {name: v.shape for name, v in finetune.items()} == \
-           {name: value.shape for name, value in fresh.items()}
-    kept = {name for name in base if torch.equal(base[name], finetune[name])}
-    assert kept == {name for name in base if name.startswith("conv1.")}
-    parameters = [results(finished, name)["model"]["parameters"] for name in SCRIPTS]
-    trainable = [results(finished, name)["model"]["trainable_parameters"] for name in SCRIPTS]
-    assert parameters[0] == parameters[1] == parameters[2] == trainable[0] == trainable[2]
-    frozen = sum(base[name].numel() for name in ("conv1.0.weight", "conv1.2.weight", "conv1.2.bias"))
-    assert trainable[1] == parameters[1] - frozen
-
-
-# What a run prints
-
-
-@every_script
-def test_piped_output_is_a_row_an_epoch_and_a_summary_without_litter(finished, name):
-    text = (finished / f"stdout-{name}.txt").read_text(encoding="utf-8")
-    assert not set(re.findall(r"[\x00-\x1f\x7f]", text)) - {"\n"}
-    found = results(finished, name)
-    rows = [line.split() for line in text.splitlines() if re.match(r" +\d", line)]
-    assert [[row[0], row[2], row[4]] for row in rows] == [
-        [str(row["epoch"]), f"{row['validation_loss']:.4f}", f"{row['validation_accuracy']:.2%}"]
-        for row in found["curve"]]
-    assert f"test accuracy {found['test_accuracy']:.2%} ({found['test_errors']} errors" in text
-    assert str(finished) in text
-
-
-@every_script
-def test_what_is_not_mnist_says_so_everywhere(finished, name):
-    found = results(finished, name)
-    assert found["dataset"]["name"] == "rendered digits" and found["dataset"]["verified"] is False
-    assert "rendered digits, not MNIST" in (finished / f"stdout-{name}.txt").read_text(encoding="utf-8")
-    assert "rendered digits (not MNIST)" in loss_figure(found).axes[0].get_title(loc="left")
-
-
-@every_script
-def test_help_names_every_flag(name, capsys):
-    with pytest.raises(SystemExit) as left:
-        call(SCRIPTS[name], "--help")
-    assert left.value.code == 0
-    flags = {"--data-dir", "--out", "--seed", "--epochs", "--batch-size", "--learning-rate", "--device", "--digits"}
-    flags |= {"--base", "--frozen", "--reinit", "--recompute-frozen"} if name == "finetune" else set()
-    text = capsys.readouterr().out
-    assert flags | {"--help"} == set(re.findall(r"^ +(?:-h, )?(--[a-z-]+)", text, re.MULTILINE))
-    assert f"python {SCRIPTS[name]}" in text
-
-
-def test_a_terminal_shows_a_bar_and_ctrl_c_there_leaves_one_line(rendered, tmp_path):
-    fcntl, termios = pytest.importorskip("fcntl"), pytest.importorskip("termios")  # no pseudo-terminals on Windows
-    keyboard, terminal = os.openpty()
-    process = start("train_fresh.py", "--data-dir", rendered, "--out", tmp_path, "--epochs", 5000, stdin=terminal,
-                    stdout=terminal, stderr=terminal, start_new_session=True,
-                    preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0))
-    os.close(terminal)
-    text = b""
-
-    def read_until(end):
-        nonlocal text
-        while not end(text):
-            text += os.read(keyboard, 4096)
-
-    read_until(lambda text: text.count(b"] step ") > 3)
-    os.write(keyboard, b"\x03")
-    read_until(lambda text: text.endswith(b"were\r\n"))
-    assert process.wait() == 130
-    os.close(keyboard)
-    assert re.search(rb"\r\x1b\[K  \[=* *\] step \d+ of \d+", text)
-    assert text.endswith(b"\r\x1b[Kinterrupted: earlier results are as they were\r\n") and b"Traceback" not in text
-
-
-# The same again
-
-
-@pytest.fixture(scope="module")
-def again(rendered, tmp_path_factory):
-    """The three scripts once more: from another folder, with relative paths, printing to something that is ASCII."""
-    folder = tmp_path_factory.mktemp("irgendwo – 某处")
-    shutil.copytree(rendered, folder / "data")
-    for printed in run_all("--out", "wieder é", cwd=folder, env={"PYTHONIOENCODING": "ascii"}).values():
-        assert b"wieder \\xe9" in printed
-    assert {path.name for path in folder.iterdir()} == {"data", "wieder é"}
-    return folder / "wieder é"
-
-
-@every_script
-def test_two_runs_of_a_seed_differ_in_nothing_but_times(finished, again, name):
-    assert outcome(again, name) == outcome(finished, name)
-
-
-def test_another_seed_gives_another_result(finished, rendered, tmp_path):
-    call("train_fresh.py", "--data-dir", rendered, "--out", tmp_path, "--seed", 1)
-    first, second = outcome(finished, "fresh"), outcome(tmp_path, "fresh")
-    assert first[0]["dataset"] == second[0]["dataset"]
-    assert all(a["train_loss"] != b["train_loss"] for a, b in zip(first[0]["curve"], second[0]["curve"], strict=True))
-
-
-# Other forms of the exercise
-
-
-@pytest.mark.parametrize("old, new", [("0-4", "5-9"), ("1,3,5,7,9", "0,2,4,6,8"), ("0,1,4,5,9", "7")])
-def test_other_digits_are_one_flag_each(rendered, tmp_path, old, new):
-    flags = ["--data-dir", rendered, "--out", tmp_path, "--epochs", 1]
-    call("train_base.py", *flags, "--digits", old)
-    call("finetune.py", *flags, "--digits", new)
-    call("train_fresh.py", *flags, "--digits", new)
-    assert [results(tmp_path, name)["digits"] for name in SCRIPTS] == [
-        list(data.parse_digits(spec)) for spec in (old, new, new)]
-
-
-@pytest.mark.parametrize("frozen, reinit", [(0, 0), (0, 4), (2, 1), (3, 1), (3, 0)])
-def test_the_cuts_can_be_moved(finished, rendered, tmp_path, frozen, reinit):
-    base = finished / "checkpoints" / "base.pt"
-    call("finetune.py", "--data-dir", rendered, "--out", tmp_path, "--base", base, "--epochs", 1,
-         "--frozen", frozen, "--reinit", reinit)
-    assert results(tmp_path, "finetune")["model"]["frozen"] == frozen
-    before, after = (torch.load(path, weights_only=True)["model"]
-                     for path in (base, tmp_path / "checkpoints" / "finetune.pt"))
-    unchanged = {name.split(".")[0] for name in before if torch.equal(before[name], after[name])}
-    assert unchanged == set(results(tmp_path, "finetune")["model"]["blocks"][:frozen])
-
-
-def test_the_usual_way_gives_the_same_result_and_no_time_for_features(finished, rendered, tmp_path):
-    call("finetune.py", "--data-dir", rendered, "--out", tmp_path, "--base", finished / "checkpoints" / "base.pt",
-         "--recompute-frozen")
-    usual, once = results(tmp_path, "finetune"), results(finished, "finetune")
-    assert usual["feature_seconds"] == 0 and usual["model"] == once["model"]
-    assert abs(usual["test_errors"] - once["test_errors"]) <= 0.02 * once["test_count"]
-
-
-def test_the_smallest_data_and_a_batch_larger_than_all_of_it(tmp_path):
-    put(note(tmp_path), make_files(per_digit=(10, 1)))
-    flags = ["--data-dir", tmp_path, "--out", tmp_path, "--batch-size", 10**9]
-    call("train_base.py", *flags, "--digits", 0)
-    call("finetune.py", *flags, "--digits", 1)
-    assert [results(tmp_path, name)["test_count"] for name in ("base", "finetune")] == [1, 1]
-
-
-def test_a_base_of_other_data_is_named_too(finished, tmp_path, capsys):
-    put(note(tmp_path), make_files())
-    call("finetune.py", "--data-dir", tmp_path, "--out", tmp_path, "--base", finished / "checkpoints" / "base.pt",
-         "--epochs", 1)
-    assert results(tmp_path, "finetune")["dataset"]["name"] == "noise from a base of rendered digits"
-    assert "This is noise from a base of rendered digits, not MNIST" in capsys.readouterr().out
-
-
-# The real MNIST
-
-
-def test_mnist_from_the_base_to_the_fine_tuned_model(mnist, tmp_path, capsys):
+def test_checkpoints_hold_the_models_that_were_tested(finished, mnist):
+    from data import load_task
     for name in SCRIPTS:
-        call(SCRIPTS[name], "--data-dir", mnist, "--out", tmp_path, "--epochs", 1)
-        found = results(tmp_path, name)
-        assert found["dataset"]["name"] == "MNIST" and found["dataset"]["verified"] is True
-        assert found["test_accuracy"] > 0.97
-        assert "not MNIST" not in capsys.readouterr().out + loss_figure(found).axes[0].get_title(loc="left")
+        found = read_json(finished / "results" / f"{name}.json")
+        model, digits = load_checkpoint(finished / "checkpoints" / f"{name}.pt")
+        task = load_task(DATA, tuple(digits))
+        assert evaluate(model, task.test)[1] == found["test_accuracy"]
+        assert evaluate(model, task.train)[1] == found["train_accuracy"]  # of all training images
+    base, finetune = (torch.load(finished / "checkpoints" / f"{name}.pt", weights_only=True)["model"]
+                      for name in ("base", "finetune"))
+    assert {name for name in base if torch.equal(base[name], finetune[name])} == {
+        name for name in base if name.startswith("conv1.")}
 
 
-def test_a_base_of_a_stand_in_does_not_make_a_result_for_mnist(mnist, finished, tmp_path):
-    call("finetune.py", "--data-dir", mnist, "--out", tmp_path, "--base", finished / "checkpoints" / "base.pt",
-         "--epochs", 1)
-    assert results(tmp_path, "finetune")["dataset"]["name"] == "MNIST from a base of rendered digits"
-    assert results(tmp_path, "finetune")["dataset"]["verified"] is False
+def test_what_is_printed_is_what_is_saved(finished):
+    for name, script in SCRIPTS.items():
+        found, text = read_json(finished / "results" / f"{name}.json"), (finished / f"{script}.txt").read_text()
+        for row in found["curve"]:
+            assert f"loss {row['train_loss']:.4f} (validation {row['validation_loss']:.4f})" in text
+        assert f"test accuracy {found['test_accuracy']:.2%} ({found['test_errors']} errors" in text
+        assert str(finished) in text
+
+
+def test_compare_refreshes_the_table_between_its_comment_lines_and_nothing_else(finished):
+    before, table, after = (finished / "report.md").read_text().split("\n\n", 1)[0], *(
+        (finished / "report.md").read_text().split("<!-- table -->")[1].split("<!-- end of table -->"))
+    assert (before, after) == ("before", "\n\nafter\n")
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.strip().splitlines()]
+    for row, name in zip(rows[2:], SCRIPTS, strict=True):
+        found = read_json(finished / "results" / f"{name}.json")
+        assert row[2:] == [f"{found['train_accuracy']:.2%}".replace("%", " %"),
+                           f"{found['test_accuracy']:.2%}".replace("%", " %"),
+                           f"{found['test_errors']} of {found['test_count']:,}", f"{found['training_seconds']:.1f} s"]
+    assert table.strip() in (finished / "compare.txt").read_text()
+
+
+# Flags
+
+
+def test_the_same_seed_gives_the_same_results_and_checkpoints_and_another_does_not(run, tmp_path):
+    for seed, folder in ((1, "a"), (1, "b"), (2, "c")):
+        for script in SCRIPTS.values():
+            assert run(script, "--epochs", 1, "--seed", seed, "--out", tmp_path / folder)[0] == 0
+    for name in SCRIPTS:
+        assert outcome(tmp_path / "a", name) == outcome(tmp_path / "b", name)
+        assert outcome(tmp_path / "a", name)[1] != outcome(tmp_path / "c", name)[1]
+
+
+def test_other_digits_other_cuts_and_the_usual_way_of_freezing(run, tmp_path):
+    assert run("train_base", "--digits", "1,3,5,7,9", "--epochs", 1, "--out", tmp_path)[0] == 0
+    for script, flags in (("train_fresh", ()), ("finetune", ("--frozen", 2, "--reinit", 1)),
+                          ("finetune", ("--frozen", 0, "--reinit", 4)), ("finetune", ("--recompute-frozen",))):
+        assert run(script, "--digits", "0,2-2,4,6,8", "--epochs", 1, "--out", tmp_path, *flags)[0] == 0
+    assert read_json(tmp_path / "results" / "finetune.json")["feature_seconds"] == 0
+    assert run("compare", "--out", tmp_path)[0] == 0
+
+
+# Mistakes: one line, exit status 2, nothing overwritten
+
+
+def refuse(run, out, script, *flags):
+    before = snapshot(out)
+    status, stdout, stderr = run(script, "--out", out, *flags)
+    assert status == 2 and stdout == "" and snapshot(out) == before
+    assert stderr.startswith("error: ") and stderr.count("\n") == 1
+    return stderr
+
+
+@pytest.mark.parametrize("flag, values", [
+    ("--digits", ("", ",", "6-0", "11", "six", "1,1", "0-4,4-9")),
+    ("--epochs", ("0", "-1", "1.5", "many", "")), ("--batch-size", ("0", "1", "x")),
+    ("--learning-rate", ("0", "-0.1", "nan", "inf", "fast")), ("--seed", ("-1", "0.5")),
+    ("--device", ("tpu", "mps", "") if torch.cuda.is_available() else ("cuda", "tpu", "mps", ""))])
+def test_a_wrong_flag_is_named(run, out, flag, values):
+    for value in values:
+        assert flag in refuse(run, out, "train_base", flag, value)
+    assert "--colour" in refuse(run, out, "train_fresh", "--colour", "red")
+
+
+def test_a_cut_or_a_task_that_cannot_be_is_named(run, out):
+    for frozen, reinit in ((3, 2), (0, 5), (4, 0), (1000, 1000)):
+        assert "--frozen" in refuse(run, out, "finetune", "--frozen", frozen, "--reinit", reinit)
+    for flag in ("--frozen", "--reinit"):
+        assert flag in refuse(run, out, "finetune", flag, "-1")
+    assert "trained on 6 already" in refuse(run, out, "finetune", "--digits", "6-9")
+
+
+@pytest.mark.parametrize("kind", ["a file", "in a file", "read-only"])
+def test_an_output_folder_that_cannot_be_written_is_named_before_training(run, tmp_path, kind):
+    (tmp_path / "file").write_text("precious")
+    (tmp_path / "locked").mkdir(mode=0o500)
+    if kind == "read-only" and os.access(tmp_path / "locked", os.W_OK):
+        pytest.skip("this user may write everywhere")
+    out = {"a file": tmp_path / "file", "in a file": tmp_path / "file" / "out", "read-only": tmp_path / "locked"}[kind]
+    status, stdout, stderr = run("train_base", "--out", out)
+    assert status == 2 and stdout == "" and "--out" in stderr and stderr.count("\n") == 1
+    assert (tmp_path / "file").read_text() == "precious"
+
+
+def test_training_that_diverges_saves_nothing(run, out):
+    before = snapshot(out)
+    status, _, stderr = run("train_fresh", "--learning-rate", "1e30", "--epochs", 1, "--out", out)
+    assert status == 2 and "diverged" in stderr and snapshot(out) == before
+
+
+class Malice:
+    def __reduce__(self):
+        return os.mkdir, ("executed",)
+
+
+def bad_checkpoints(path, good):
+    checkpoint = torch.load(path, weights_only=True)
+    changed = {"of another network": checkpoint | {"model": {"fc2.bias": torch.zeros(10)}},
+               "without digits": {"model": checkpoint["model"]}, "a tensor": torch.zeros(3),
+               "a whole model": build_model(), "malicious": checkpoint | {"digits": Malice()}}
+    for kind, value in changed.items():
+        torch.save(value, path)
+        yield kind, path.read_bytes()
+    place = len(good) // 2
+    yield from {"empty": b"", "text": b"no checkpoint\n", "a pickle": pickle.dumps(Malice()), "truncated": good[:place],
+                "flipped bits": good[:place] + bytes([good[place] ^ 255]) + good[place + 1:]}.items()
+
+
+def test_a_base_that_is_no_base_is_named_and_never_executed(run, out, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "other.pt"
+    good = (out / "checkpoints" / "base.pt").read_bytes()
+    path.write_bytes(good)
+    for kind, contents in bad_checkpoints(path, good):
+        path.write_bytes(contents)
+        assert str(path) in refuse(run, out, "finetune", "--base", path), kind
+    assert not (tmp_path / "executed").exists()
+    torch.save(Malice(), path)
+    torch.load(path, weights_only=False)
+    assert (tmp_path / "executed").exists()  # it would have been
+    assert "run train_base.py first" in refuse(run, out, "finetune", "--base", tmp_path / "nowhere.pt")
+    path.write_bytes(good)
+    assert equal_states(load_checkpoint(path)[0].state_dict(), torch.load(path, weights_only=True)["model"])
+
+
+def test_compare_without_results_names_the_script_to_run(run, out):
+    (out / "results" / "fresh.json").write_text("{")
+    assert "run train_fresh.py" in refuse(run, out, "compare")
+    (out / "results" / "finetune.json").unlink()
+    assert "run finetune.py" in refuse(run, out, "compare")
+
+
+def test_compare_refuses_models_of_different_digits(run, out):
+    assert run("train_fresh", "--digits", "0,1", "--epochs", 1, "--out", out)[0] == 0
+    assert "--digits" in refuse(run, out, "compare")
+
+
+# Interruptions
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_ctrl_c_is_one_line_and_earlier_results_stay(out):
+    before = snapshot(out)
+    process = start("train_base.py", "--out", out, "--epochs", 500)
+    assert process.stdout.readline().startswith("epoch 0")
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130 and stderr == "interrupted: earlier results are as they were\n"
+    assert snapshot(out) == before
+
+
+def test_a_killed_process_leaves_no_half_file(tmp_path):
+    contents = [bytes([value]) * 20_000_000 for value in (1, 2)]
+    program = ("import sys; from pathlib import Path; from results import save\n"
+               "contents = [bytes([value]) * 20_000_000 for value in (1, 2)]\n"
+               "while True:\n for value in contents: save(Path(sys.argv[1]), value); print(flush=True)")
+    for _ in range(2):
+        process = start("-c", program, tmp_path / "file")
+        for _ in range(3):
+            process.stdout.readline()
+        time.sleep(random.random() / 5)
+        process.kill()
+        process.communicate()
+        assert (tmp_path / "file").read_bytes() in contents
+
+
+def test_a_save_that_fails_leaves_the_earlier_file(tmp_path, monkeypatch):
+    save(tmp_path / "file", b"old")
+    monkeypatch.setattr(results.os, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError):
+        save(tmp_path / "file", b"new")
+    assert (tmp_path / "file").read_bytes() == b"old"
+
+
+# The process
+
+
+def test_importing_changes_nothing_in_the_process():
+    modules = [path.stem for path in ROOT.glob("*.py")] + ["experiments.study", "experiments.benchmark"]
+    assert len(modules) == 12
+    program = f"""
+import json, signal, sys, warnings, os, threading
+import matplotlib, torch, torchvision, tqdm, scipy.stats, scipy.optimize
+import matplotlib.figure, torch.utils.flop_counter
+def state():
+    return [sys.excepthook, threading.excepthook, sys.stdout, sys.stderr, dict(os.environ), warnings.filters[:],
+            [signal.getsignal(number) for number in signal.valid_signals()], dict(matplotlib.rcParams),
+            torch.get_num_threads(), torch.initial_seed(), torch.get_default_dtype(), os.getcwd(), sys.path[:]]
+before = state()
+for name in {modules!r}:
+    __import__(name)
+    if state() != before:
+        print(name)
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=100)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("script", [*SCRIPTS.values(), "compare", "experiments.study", "experiments.benchmark"])
+def test_help_shows_what_the_script_does_and_its_flags(run, script):
+    status, stdout, _ = run(script, "--help")
+    assert status == 0 and "--out DIR" in stdout and f"python {'-m ' if '.' in script else ''}{script}" in stdout
+
+
+def test_an_error_of_the_user_is_an_exception_for_other_programs():
+    with pytest.raises(UserError):
+        load_checkpoint(ROOT / "nowhere.pt")

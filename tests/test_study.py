@@ -1,34 +1,66 @@
-"""The study: its statistics against textbook values, its draws, and that a stopped study is not a different one."""
+"""The experiments: statistics against textbook values, draws, what a stopped study gives, what the benchmark counts."""
 
 import json
 import signal
 import sys
 import time
 
+import numpy as np
 import pytest
 import torch
-from conftest import call, start
+from conftest import read_json, start
+from torch import nn
 
-import study
-from errors import UserError
+from experiments import benchmark, study
+from model import Frozen, build_model
+
+# Statistics
 
 
 def test_interval_is_the_textbook_s():
-    # scipy.stats.ttest_1samp([1, 2, 3, 4, 5], 0) and its confidence_interval(0.95)
-    result = study.interval([1, 2, 3, 4, 5])
-    assert result["low"] == pytest.approx(1.036757, abs=1e-5) and result["high"] == pytest.approx(4.963243, abs=1e-5)
-    assert result["p"] == pytest.approx(0.013236, abs=1e-5) and result["n"] == 5
+    result = study.interval([1, 2, 3, 4, 5])  # t = 4.2426 with 4 degrees of freedom; t(0.975, 4) = 2.7764
+    assert result["n"] == 5 and result["mean"] == 3 and result["sd"] == pytest.approx(1.581139, abs=1e-6)
+    assert (result["low"], result["high"]) == pytest.approx((1.036757, 4.963243), abs=1e-5)
+    assert result["p"] == pytest.approx(0.013236, abs=1e-5)
 
 
-def test_interval_of_a_difference_that_never_varies():
-    assert study.interval([0.0, 0.0, 0.0])["p"] == 1
-    assert study.interval([0.5, 0.5, 0.5])["p"] == 0
+def test_bootstrap_over_seeds_and_images_covers_both():
+    draw = np.random.default_rng(1)
+    seeds, images = draw.normal(0, 1, (10, 1)), draw.normal(0, 10, (1, 400))
+    of_seeds, of_images = (study.bootstrap(np.broadcast_to(part, (10, 400))) for part in (seeds, images))
+    both = study.bootstrap(seeds + images)
+    width = [high - low for low, high in (of_seeds, of_images, both)]
+    assert width[1] == pytest.approx(2 * 1.96 * 10 / 20, rel=0.15)
+    assert width[2] == pytest.approx((width[0] ** 2 + width[1] ** 2) ** 0.5, rel=0.1)
 
 
-def test_intervals_cover_the_true_mean_about_95_times_in_100():
-    draws = torch.randn(2000, 10, generator=torch.Generator().manual_seed(0)).tolist()
-    covered = sum(result["low"] < 0 < result["high"] for result in map(study.interval, draws))
-    assert 0.935 < covered / len(draws) < 0.965
+class Gains:
+    """Runs whose gain is 0.05, plus 0.01 times the smallest new digit, plus noise of the seed."""
+
+    def gains(self, seeds, new=study.EXERCISE, per_digit=None):
+        return [0.05 + 0.01 * new[0] + np.random.default_rng((seed, *new)).normal(0, 0.01) for seed in seeds]
+
+
+def test_the_spread_between_pairs_is_told_from_the_noise_within():
+    summary = study.summarise_pairs(Gains(), 10, 120, None)
+    between = np.std([new[0] for new in study.spread(120)], ddof=1) / 100
+    assert summary["within_sd"] == pytest.approx(0.01, rel=0.2)
+    assert summary["between_sd"] == pytest.approx(between, rel=0.1)
+    assert summary["low"] < 0.05 + 0.01 * np.mean([new[0] for new in study.spread(120)]) < summary["high"]
+    assert summary["n"] == 120 and summary["rank_of_exercise"] < 5 and np.argmax(summary["by_digit"]) == 9
+    assert {new[0] for new in study.extreme_pairs(Gains(), 120)[:3]} == {0}
+
+
+# Plan and draws
+
+
+def test_the_plan_has_every_cut_and_every_pair_and_no_run_twice():
+    plan = study.plan(10, 120, 0.008)
+    assert len({study.key(run) for run in plan}) == len(plan)
+    assert len(study.CUTS) == 14 and all(frozen + reinit <= 4 for frozen, reinit in study.CUTS)
+    assert len({tuple(run["new"]) for run in plan}) == 120
+    assert study.spread(1000) == study.spread(120) and len(set(study.spread(12))) == 12
+    assert all(study.spread(number)[-1] == (7, 8, 9) for number in (2, 12, 120))
 
 
 def test_draws_of_few_labels_are_nested_balanced_and_the_same_for_a_seed(new_task):
@@ -42,82 +74,90 @@ def test_draws_of_few_labels_are_nested_balanced_and_the_same_for_a_seed(new_tas
     assert study.few_labels(new_task.train, None, 0) is new_task.train
 
 
-@pytest.mark.parametrize("images", (15, 30, 300, 900, 16259))
-def test_few_labels_take_at_least_the_steps_of_all_labels(images):
-    task = torch.zeros(16259)
-    task = type("Task", (), {"train": type("Split", (), {"labels": task})})
-    steps = study.epochs_for(images, task, epochs=5, batch_size=128) * max(1, images // 128)
-    assert 635 <= steps < 635 * 1.2
-
-
-def test_the_plan_has_every_cut_of_the_network_once_and_no_run_twice():
-    plan = [json.dumps(run) for run in study.plan(10)]
-    assert len(set(plan)) == len(plan)
-    assert len(study.CUTS) == 14 and all(frozen + reinit <= 4 for frozen, reinit in study.CUTS)
+# A run of the study. The processes of its pool take all of MNIST: what is small is the plan.
 
 
 @pytest.fixture
-def small(monkeypatch):
-    """A study of a few runs."""
-    monkeypatch.setattr(study, "LABELS", (5, None))
-    monkeypatch.setattr(study, "CUTS", [(1, 2)])
+def flags(monkeypatch):
+    monkeypatch.setattr(study, "LABELS", (5, 10))
+    monkeypatch.setattr(study, "CUTS", [(1, 2), (0, 4)])
     monkeypatch.setattr(study, "RATES", (0.008,))
+    monkeypatch.setattr(study, "NEW_SEEDS", (1, 2))
+    return "--seeds", 3, "--pairs", 2, "--epochs", 1, "--batch-size", 4096, "--jobs", 2
 
 
-def without_times(value):
-    """`value` less all that a clock said; a p or an interval of times is of times."""
-    if isinstance(value, dict):
-        return {key: without_times(part) for key, part in value.items() if "second" not in key and key != "time_ratio"}
-    return [without_times(part) for part in value] if isinstance(value, list) else value
+def test_a_stopped_study_that_goes_on_gives_the_same_numbers(run, flags, tmp_path, monkeypatch):
+    assert run("experiments.study", *flags, "--out", tmp_path)[0] == 0
+    path = tmp_path / "results" / "study.json"
+    whole = path.read_bytes()
+    result = json.loads(whole)
+    assert result["summary"]["pairs"]["10"]["n"] == 2 and len(result["summary"]["extremes"]) == 2
+    assert {plot.name for plot in (tmp_path / "plots").iterdir()} == {"labels.png", "cuts.png", "pairs.png"}
 
+    # As it would be if it had been stopped: runs are missing, and so is the summary.
+    stopped = {key: value for key, value in result.items() if key != "summary"}
+    path.write_text(json.dumps(stopped | {"runs": result["runs"][::5]}))
+    for checkpoint in list((tmp_path / "checkpoints" / "study").iterdir())[::2]:
+        checkpoint.unlink()
+    assert run("experiments.study", *flags, "--out", tmp_path)[0] == 0
+    assert path.read_bytes() == whole
 
-def test_a_stopped_study_that_goes_on_gives_the_same_numbers(small, rendered, tmp_path, monkeypatch, capsys):
-    flags = ("--data-dir", rendered, "--seeds", 3, "--epochs", 1, "--jobs", 2)
-    call("study.py", *flags, "--out", tmp_path / "whole")
-
-    written, save = [], study.runs.save
-
-    def stop_after_eleven(out, files):
-        save(out, files)
-        written.extend(name for name in files if name == "results/study.json")
-        if len(written) == 11:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(study.runs, "save", stop_after_eleven)
-        call("study.py", *flags, "--out", tmp_path / "stopped")
-    path = tmp_path / "stopped" / "results" / "study.json"
-    assert len(json.loads(path.read_text())["runs"]) == 11
-    call("study.py", *flags, "--out", tmp_path / "stopped")
-    assert "11 of 29 runs" in capsys.readouterr().out
-
-    whole = json.loads((tmp_path / "whole" / "results" / "study.json").read_text())
-    assert without_times(json.loads(path.read_text())) == without_times(whole)
-    assert not whole["dataset"]["verified"]
-
-    with pytest.raises(UserError, match="other settings"):
-        call("study.py", "--data-dir", rendered, "--seeds", 3, "--epochs", 2, "--out", tmp_path / "whole")
+    monkeypatch.setattr(study, "carry_out", lambda runs, finished, *_: [finished[study.key(run)] for run in runs])
+    assert run("experiments.study", *flags, "--out", tmp_path)[0] == 0  # nothing is computed again
+    status, _, stderr = run("experiments.study", *flags, "--epochs", 2, "--out", tmp_path)
+    assert status == 2 and "holds a study with" in stderr and path.read_bytes() == whole
     path.write_text("{")
-    with pytest.raises(UserError, match="not a study"):
-        call("study.py", *flags, "--out", tmp_path / "stopped")
+    status, _, stderr = run("experiments.study", *flags, "--out", tmp_path)
+    assert status == 2 and "is not a study's results" in stderr
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
-def test_ctrl_c_ends_the_study_and_its_processes_with_one_line(rendered, tmp_path):
-    process = start("study.py", "--data-dir", rendered, "--out", tmp_path, "--seeds", 3, "--epochs", 1,
+def test_ctrl_c_ends_the_study_and_its_processes_with_one_line(tmp_path):
+    process = start("-m", "experiments.study", "--out", tmp_path, "--jobs", 1, "--epochs", 1, "--batch-size", 4096,
                     start_new_session=True)
-    results = tmp_path / "results" / "study.json"
-    deadline = time.monotonic() + 100
-    while not (results.exists() and len(json.loads(results.read_text())["runs"]) > 6):  # the pool is at work by then
-        assert process.poll() is None and time.monotonic() < deadline
+    results, end = tmp_path / "results" / "study.json", time.monotonic() + 100
+    while not results.exists():
+        assert process.poll() is None and time.monotonic() < end
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=30)
-    assert process.returncode == 130 and stderr.decode().count("\n") == 1 and b"interrupted" in stderr
-    assert len(json.loads(results.read_text())["runs"]) > 6
-    assert not [path for path in tmp_path.rglob(".saving-*")]
+    assert process.returncode == 130 and stderr == "interrupted: earlier results are as they were\n"
+    assert len(read_json(results)["runs"]) >= 1
 
 
-def test_a_task_smaller_than_a_batch_is_trained_too():
-    task = type("Task", (), {"train": type("Split", (), {"labels": torch.zeros(81)})})
-    assert study.epochs_for(81, task, epochs=5, batch_size=128) == 5
+# The benchmark
+
+
+@pytest.mark.parametrize("frozen, once", [(0, False), (1, False), (1, True), (2, True), (3, True)])
+def test_values_moved_are_those_that_a_pass_with_hooks_sees(frozen, once):
+    model = build_model(0)
+    images = torch.randn(4, 1, 28, 28)
+    initial, trained = Frozen(model[:frozen]), model[frozen:]
+    if once:
+        images, initial = initial(images), nn.Sequential()
+    seen = []
+    for part, times in ((initial, 1), (trained, 2)):
+        for layer in part.modules():
+            if isinstance(layer, nn.Conv2d | nn.MaxPool2d | nn.BatchNorm2d | nn.BatchNorm1d | nn.ReLU | nn.Linear):
+                layer.register_forward_hook(lambda _, inputs, output, times=times: seen.append(times * output.numel()))
+    nn.Sequential(initial, trained)(images)
+    assert benchmark.count(initial, trained, images)["values"] == (images.numel() + sum(seen)) // 4
+
+
+def test_flops_are_those_of_the_layers():
+    model, images = build_model(0), torch.randn(2, 1, 28, 28)
+    conv1, conv2, fc1, fc2 = 2 * 25 * 16 * 24 * 24, 2 * 25 * 16 * 32 * 8 * 8, 2 * 512 * 64, 2 * 64 * 10
+    forward = conv1 + conv2 + fc1 + fc2
+    # Backwards twice as much, but no gradient for the input of the first trained block.
+    assert benchmark.count(nn.Sequential(), model, images)["flops"] == 3 * forward - conv1
+    initial, trained = Frozen(model[:1]), model[1:]
+    assert benchmark.count(initial, trained, images)["flops"] == conv1 + 3 * (forward - conv1) - conv2
+    assert benchmark.count(nn.Sequential(), trained, initial(images))["flops"] == 3 * (forward - conv1) - conv2
+
+
+def test_the_three_constants_are_found():
+    constants = {"seconds_per_step": 2e-4, "flops_per_second": 2e11, "bytes_per_second": 8e9}
+    rows = [{"flops": flops, "values": values, "batch_size": size}
+            for flops, values in ((6e6, 40_000), (3e6, 9_000), (1e5, 700)) for size in (64, 256)]
+    seconds = [sum(benchmark.terms(row, row["batch_size"], constants).values()) for row in rows]
+    assert benchmark.fit_constants(rows, seconds) == pytest.approx(constants)

@@ -1,36 +1,27 @@
 """Training: what moves and what does not, what is counted, and that the same seed does the same."""
 
-import math
 import time
 from copy import deepcopy
 
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import OPTIONS
+from conftest import OPTIONS, equal_states
 from test_model import assert_fresh
 from torch import nn
 
-import data
+import finetune
 import training
 from data import Split
-from model import Frozen, divide
-from runs import new_model
-from training import evaluate, extract_features, fine_tune, fit
+from finetune import fine_tune
+from model import FRESH_SEED, Frozen, build_model, divide
+from training import evaluate, extract_features, fit
 
 CUTS = [(1, 2), (2, 1), (3, 0), (0, 2), (1, 3)]  # (frozen, reinit)
 
 
-def copied_state(model):
-    return {name: value.clone() for name, value in model.state_dict().items()}
-
-
 def without_seconds(curve):
     return [{key: value for key, value in row.items() if key != "seconds"} for row in curve]
-
-
-def equal_states(first, second):
-    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
 # Fine-tuning
@@ -38,15 +29,16 @@ def equal_states(first, second):
 
 @pytest.mark.parametrize("recompute_frozen", [False, True], ids=["features-once", "recompute"])
 @pytest.mark.parametrize("frozen, reinit", CUTS)
-def test_three_parts_start_and_end_as_they_should(base, new_task, frozen, reinit, recompute_frozen):
+def test_three_parts_start_and_end_as_they_should(base, new_task, monkeypatch, frozen, reinit, recompute_frozen):
     original, started = deepcopy(base), []
 
-    def on_row(row):
-        if row["epoch"] == 0:
-            started.append(deepcopy(base))
+    def first_fit(*args, **options):
+        started.append(deepcopy(base))
+        return fit(*args, **options)
 
+    monkeypatch.setattr(finetune, "fit", first_fit)
     fine_tune(base, new_task.train, new_task.validation, frozen=frozen, reinit=reinit, seed=5,
-              recompute_frozen=recompute_frozen, on_row=on_row, **OPTIONS | {"epochs": 2})
+              recompute_frozen=recompute_frozen, **OPTIONS | {"epochs": 2})
     (start,) = started
     before, at_start, at_end = (divide(model, frozen, reinit) for model in (original, start, base))
 
@@ -63,21 +55,23 @@ def test_three_parts_start_and_end_as_they_should(base, new_task, frozen, reinit
         for name, value in at_end[part].state_dict().items():
             assert not torch.equal(value, at_start[part].state_dict()[name]), name
     assert {name: value.shape for name, value in base.state_dict().items()} == \
-           {name: value.shape for name, value in new_model(0).state_dict().items()}
+           {name: value.shape for name, value in build_model(0).state_dict().items()}
 
 
 def test_the_final_part_is_drawn_by_the_seed(base, new_task):
     drawn = []
     for seed in (1, 1, 2):
-        fine_tune(base, new_task.train, new_task.validation, frozen=1, reinit=2, seed=seed,
-                  on_row=lambda row: row["epoch"] == 0 and drawn.append(base.fc2.weight.detach().clone()),
-                  **OPTIONS | {"epochs": 1})
+        model = deepcopy(base)
+        fine_tune(model, new_task.train, new_task.validation, frozen=1, reinit=2, seed=seed,
+                  **OPTIONS | {"epochs": 1, "learning_rate": 1e-12})
+        drawn.append(model.fc2.weight.detach())
     assert torch.equal(drawn[0], drawn[1])
     assert not torch.isclose(drawn[0], drawn[2]).any()
 
 
 def test_reinitialising_every_block_is_training_a_fresh_model(base, new_task):
-    fresh = new_model(3)
+    fresh = build_model(FRESH_SEED + 3)
+    assert not torch.isclose(fresh.conv1[0].weight, build_model(3).conv1[0].weight).any()  # not the base's start
     expected = fit(fresh, new_task.train, new_task.validation, seed=3, **OPTIONS)
     curve, feature_seconds = fine_tune(base, new_task.train, new_task.validation, frozen=0, reinit=4, seed=3, **OPTIONS)
     assert feature_seconds == 0
@@ -94,22 +88,24 @@ def test_features_computed_once_are_those_of_every_step(base, new_task, frozen):
 
 
 def first_step(model, task, monkeypatch, **options):
-    """The first step's loss, and its gradients by name."""
-    losses, gradients = [], {}
+    """The first step's loss and gradients; training stops there."""
+    class Stop(Exception):
+        pass
 
-    def on_step(done, total):
-        if done == 1:
-            gradients.update({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
+    found = []
 
     def cross_entropy(logits, labels, **kind):
         loss = F.cross_entropy(logits, labels, **kind)
         if loss.requires_grad:
-            losses.append(loss.item())
+            loss.backward(retain_graph=True)
+            found.append((loss.item(), {name: p.grad for name, p in model.named_parameters() if p.grad is not None}))
+            raise Stop
         return loss
 
-    monkeypatch.setattr(training, "F", type("F", (), {"cross_entropy": staticmethod(cross_entropy)}))
-    fine_tune(model, task.train, task.validation, seed=0, on_step=on_step, **options, **OPTIONS | {"epochs": 1})
-    return losses[0], gradients
+    with monkeypatch.context() as patch, pytest.raises(Stop):
+        patch.setattr(training, "F", type("F", (), {"cross_entropy": staticmethod(cross_entropy)}))
+        fine_tune(model, task.train, task.validation, seed=0, **options, **OPTIONS)
+    return found[0]
 
 
 @pytest.mark.parametrize("frozen, reinit", [(1, 2), (2, 1), (3, 1)])
@@ -118,34 +114,34 @@ def test_the_first_step_is_the_same_with_features_computed_once(base, new_task, 
         first_step(deepcopy(base), new_task, monkeypatch, frozen=frozen, reinit=reinit, recompute_frozen=recompute)
         for recompute in (False, True))
     assert loss == pytest.approx(usual_loss, rel=1e-5)
+    trained = ("conv1", "conv2", "fc1", "fc2")[frozen:]
     assert gradients.keys() == usual_gradients.keys() == {
-        name for name, _ in base.named_parameters() if name.split(".")[0] in ("conv1", "conv2", "fc1", "fc2")[frozen:]}
+        name for name, _ in base.named_parameters() if name.split(".")[0] in trained}
     for name in gradients:
         torch.testing.assert_close(gradients[name], usual_gradients[name], rtol=1e-4, atol=1e-5)
 
 
-def agreement(base, task, **options):
-    """Share of test images on which two fine-tuned models agree: features once, and recomputed in every step."""
+def test_both_ways_of_fine_tuning_agree_on_nearly_every_test_image(base, new_task):
     predicted = []
     for recompute in (False, True):
         model = deepcopy(base)
-        fine_tune(model, task.train, task.validation, frozen=1, reinit=2, seed=0, recompute_frozen=recompute, **options)
+        fine_tune(model, new_task.train, new_task.validation, frozen=1, reinit=2, seed=0, recompute_frozen=recompute,
+                  **OPTIONS)
         with torch.inference_mode():
-            predicted.append(model.eval()(task.test.images).argmax(1))
-    return (predicted[0] == predicted[1]).float().mean().item()
+            predicted.append(model.eval()(new_task.test.images).argmax(1))
+    assert (predicted[0] == predicted[1]).float().mean() >= 0.98
 
 
-def test_both_ways_of_fine_tuning_agree_on_nearly_every_test_image(base, new_task):
-    share = agreement(base, new_task, **OPTIONS)
-    assert share >= 0.98, f"the two models agree on {share:.2%} of {len(new_task.test.labels)} test images"
+def test_the_curve_of_fine_tuning_counts_the_features(base, new_task, monkeypatch):
+    def slow(part, split):
+        time.sleep(0.2)
+        return extract_features(part, split)
 
-
-def test_both_ways_agree_on_nearly_every_test_image_of_mnist(mnist):
-    old, new = data.load_task(mnist, tuple(range(7))), data.load_task(mnist, (7, 8, 9))
-    base = new_model(0)
-    fit(base, old.train, old.validation, seed=0, epochs=1, batch_size=128, learning_rate=0.004, evaluations_per_epoch=0)
-    share = agreement(base, new, epochs=3, batch_size=128, learning_rate=0.004)
-    assert share >= 0.997, f"the two models agree on {share:.2%} of {len(new.test.labels)} test images"
+    monkeypatch.setattr(finetune, "extract_features", slow)
+    curve, feature_seconds = fine_tune(base, new_task.train, new_task.validation, frozen=1, reinit=2, seed=0, **OPTIONS)
+    assert 0.2 <= feature_seconds < 0.4  # those of the validation images serve evaluation alone
+    assert curve[0]["seconds"] == 0
+    assert all(row["seconds"] > feature_seconds for row in curve[1:])
 
 
 # The training loop
@@ -155,7 +151,7 @@ def test_the_same_seed_gives_the_same_curve_and_weights_and_another_seed_does_no
     curves, models = [], []
     for seed in (1, 1, 2):
         torch.manual_seed(time.time_ns())  # what others draw must not matter
-        models.append(new_model(1))
+        models.append(build_model(1))
         torch.manual_seed(time.time_ns())
         curves.append(without_seconds(fit(models[-1], new_task.train, new_task.validation, seed=seed, **OPTIONS)))
     assert curves[0] == curves[1]
@@ -164,57 +160,46 @@ def test_the_same_seed_gives_the_same_curve_and_weights_and_another_seed_does_no
     assert all(a["train_loss"] != b["train_loss"] for a, b in zip(curves[0][1:], curves[2][1:], strict=True))
 
 
-def test_a_model_fitted_to_shuffled_labels_stays_at_chance(rendered):
-    task = data.load_task(rendered, tuple(range(10)))
+def test_a_model_fitted_to_shuffled_labels_stays_at_chance(new_task):
     shuffled = [Split(split.images, split.labels[torch.randperm(len(split.labels),
                                                                 generator=torch.Generator().manual_seed(0))])
-                for split in (task.train, task.validation)]
-    accuracy = [fit(new_model(0), *splits, seed=0, **OPTIONS)[-1]["validation_accuracy"]
-                for splits in (shuffled, (task.train, task.validation))]
-    margin = 4 * (0.1 * 0.9 / len(task.validation.labels)) ** 0.5  # four standard deviations of guessing
-    assert abs(accuracy[0] - 0.1) < margin < 0.1
-    assert accuracy[1] > 0.8  # while the same training does learn from true labels
+                for split in (new_task.train, new_task.validation)]
+    accuracy = [fit(build_model(0), *splits, seed=0, **OPTIONS)[-1]["validation_accuracy"]
+                for splits in (shuffled, (new_task.train, new_task.validation))]
+    assert accuracy[0] < 0.5 and accuracy[1] > 0.85
 
 
 def test_the_curve_begins_before_the_first_step(new_task):
-    model = new_model(0)
-    untrained = evaluate(model, new_task.train), evaluate(model, new_task.validation)
+    model = build_model(0)
+    untrained = evaluate(model, new_task.validation)
     curve = fit(model, new_task.train, new_task.validation, seed=0, **OPTIONS)
-    first = curve[0]
-    assert (first["epoch"], first["seconds"]) == (0, 0)
-    assert ((first["train_loss"], first["train_accuracy"]),
-            (first["validation_loss"], first["validation_accuracy"])) == untrained
+    assert (curve[0]["epoch"], curve[0]["seconds"]) == (0, 0)
+    assert (curve[0]["validation_loss"], curve[0]["validation_accuracy"]) == untrained
     assert [row["epoch"] for row in curve] == [0, 1, 2, 3]
     seconds = [row["seconds"] for row in curve]
     assert seconds == sorted(set(seconds))
-    assert (curve[-1]["train_loss"], curve[-1]["train_accuracy"]) == evaluate(model, new_task.train)
+    assert (curve[-1]["validation_loss"], curve[-1]["validation_accuracy"]) == evaluate(model, new_task.validation)
 
 
-@pytest.mark.parametrize("per_epoch, epochs", [(0, [2]), (1, [0, 1, 2]), (4, [0, .25, .5, .75, 1, 1.25, 1.5, 1.75, 2])])
-def test_rows_within_an_epoch(new_task, per_epoch, epochs):
-    split = Split(new_task.train.images[:128], new_task.train.labels[:128])
-    curve = fit(new_model(0), split, split, seed=0, epochs=2, batch_size=16, learning_rate=0.001,
-                evaluations_per_epoch=per_epoch)
-    assert [row["epoch"] for row in curve] == epochs
+def test_the_training_loss_of_the_curve_is_of_as_many_training_images_as_there_are_validation_images(
+        new_task, monkeypatch):
+    sizes = []
+    monkeypatch.setattr(training, "evaluate", lambda model, split: (sizes.append(len(split.labels)), (0.0, 0.0))[1])
+    fit(build_model(0), new_task.train, new_task.validation, seed=0, **OPTIONS | {"epochs": 1})
+    assert sizes == 4 * [len(new_task.validation.labels)]
+
+
+def test_the_last_row_alone(new_task):
+    rows = [fit(build_model(0), new_task.train, new_task.validation, seed=0, last_row_only=only, **OPTIONS)
+            for only in (False, True)]
+    assert without_seconds(rows[0])[-1:] == without_seconds(rows[1])
 
 
 def test_the_clock_stops_while_the_model_is_evaluated(new_task, monkeypatch):
     split = Split(new_task.train.images[:64], new_task.train.labels[:64])
     monkeypatch.setattr(training, "evaluate", lambda *_: (time.sleep(0.3), 0.0))
-    curve = fit(new_model(0), split, split, seed=0, epochs=3, batch_size=32, learning_rate=0.001)
+    curve = fit(build_model(0), split, split, seed=0, epochs=3, batch_size=32, learning_rate=0.001)
     assert curve[-1]["seconds"] < 1.2  # two rows after the first and before the last: 1.2 of sleeping alone
-
-
-def test_the_curve_of_fine_tuning_counts_the_features(base, new_task, monkeypatch):
-    def slow(part, split):
-        time.sleep(0.2)
-        return extract_features(part, split)
-
-    monkeypatch.setattr(training, "extract_features", slow)
-    curve, feature_seconds = fine_tune(base, new_task.train, new_task.validation, frozen=1, reinit=2, seed=0, **OPTIONS)
-    assert feature_seconds >= 0.2
-    assert curve[0]["seconds"] == 0
-    assert all(row["seconds"] > feature_seconds for row in curve[1:])
 
 
 def batches_seen(count, batch_size, epochs=3):
@@ -235,16 +220,18 @@ def test_every_image_is_seen_once_an_epoch(count, batch_size):
     orders = [sum(seen[start : start + per_epoch], []) for start in range(0, len(seen), per_epoch)]
     assert [sorted(order) for order in orders] == 3 * [list(range(count))]
     assert count < 10 or orders[0] != orders[1] != orders[2]
-    assert min(map(len, seen)) >= min(count, batch_size)
+    assert min(map(len, seen)) >= min(count, batch_size)  # no last batch of one image, which cannot be normalised
     assert max(map(len, seen)) < 2 * batch_size
 
 
-def test_a_last_batch_of_one_image_does_not_break_batch_normalisation(new_task):
-    split = Split(new_task.train.images[:33], new_task.train.labels[:33])
-    curve = fit(new_model(0), split, split, epochs=2, batch_size=32, learning_rate=0.001, seed=0)
-    assert math.isfinite(curve[-1]["train_loss"])
-    with pytest.raises(ValueError, match="more than 1 value"):
-        new_model(0).train()(split.images[:1])  # what such a batch would have met
+def test_a_batch_holds_the_images_of_its_labels(new_task):
+    images = new_task.train.images.expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
+    batch = torch.tensor([5, 0, 17])
+    for source in (new_task.train.images, images, images.flatten(1)):
+        assert torch.equal(training._pick(source, batch), source[batch])
+
+
+# Evaluation
 
 
 def test_evaluation_is_the_mean_over_all_images(base, new_task):
@@ -258,6 +245,6 @@ def test_evaluation_is_the_mean_over_all_images(base, new_task):
 
 
 def test_evaluation_leaves_the_model_as_it_is(base, new_task):
-    before = copied_state(base)
+    before = {name: value.clone() for name, value in base.state_dict().items()}
     evaluate(base.train(), new_task.test)
     assert equal_states(base.state_dict(), before)

@@ -1,0 +1,135 @@
+"""The figures of the study and the benchmark. Each takes a summary as it stands in results/*.json."""
+
+import math
+
+from matplotlib.figure import Figure
+
+from plotting import COLOURS, HALF, WIDTH, spell_digits, style, to_png  # noqa: F401  (to_png: for the experiments)
+
+
+@style
+def labels_figure(summary: dict) -> Figure:
+    """Test error over the number of labels per digit, with 95 % confidence bands over seeds."""
+    figure = Figure(figsize=(HALF, 2.3))
+    axes = figure.subplots()
+    rows, everything = summary["labels"], 6000  # all labels: about 6,000 images of a digit
+    for place, (model, label, colour, line) in enumerate((
+            ("fresh", "fresh", COLOURS["fresh"], "-"), ("untrained", "fine-tuned, base untrained", "0.4", ":"),
+            ("finetune", "fine-tuned", COLOURS["finetune"], "-"))):
+        points = [(row["per_digit"], row[model]) for row in rows]
+        points += [(everything, summary["seeds"][model])] if model in summary["seeds"] else []
+        counts = [count for count, _ in points]
+        error, low, high = ([100 * (1 - value[key]) for _, value in points] for key in ("mean", "high", "low"))
+        axes.plot(counts, error, line, color=colour, marker="o", markersize=3)
+        axes.fill_between(counts, [max(value, 0.1) for value in low], high, color=colour, alpha=0.2, linewidth=0)
+        axes.text(0.97, 0.97 - 0.1 * place, label, transform=axes.transAxes, color=colour, ha="right", va="top",
+                  fontsize=8)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    counts = [row["per_digit"] for row in rows]
+    axes.set_xticks([*counts, everything], [*map(str, counts), "all"])
+    axes.set_yticks((0.3, 1, 3, 10), ("0.3", "1", "3", "10"))
+    axes.minorticks_off()
+    axes.set_xlabel("labelled images per digit of 7-9")
+    axes.set_ylabel("test error (%)")
+    axes.set_title(f"Digits 7-9, {rows[0]['fresh']['n']} seeds", loc="left")
+    return figure
+
+
+@style
+def pairs_figure(summary: dict) -> Figure:
+    """What transfer gains for each choice of three new digits: with all labels (x) and with few (y)."""
+    figure = Figure(figsize=(HALF, 2.3))
+    axes = figure.subplots()
+    (few, few_name), everything = [(summary["pairs"][name], name) for name in summary["pairs"] if name != "all"][0], \
+        summary["pairs"]["all"]
+    points = [(100 * x["gain"], 100 * y["gain"], y["new"])
+              for x, y in zip(everything["gains"], few["gains"], strict=True)]
+    axes.axhline(0, color="0.5", linewidth=0.8)
+    axes.axvline(0, color="0.5", linewidth=0.8)
+    axes.plot([x for x, _, _ in points], [y for _, y, _ in points], "o", color="0.35", markersize=3, alpha=0.6)
+    x, y, _ = next(point for point in points if point[2] == [7, 8, 9])
+    axes.plot(x, y, "D", color=COLOURS["finetune"], markersize=5)
+    axes.annotate("7-9", (x, y), (5, 3), textcoords="offset points", color=COLOURS["finetune"], fontsize=8)
+    axes.errorbar([100 * everything["mean"]], [100 * few["mean"]], [[100 * few["within_sd"]]],
+                  [[100 * everything["within_sd"]]], color="black", capsize=2, linewidth=1, marker="s", markersize=4)
+    axes.set_xlabel("gain with all labels (points)")
+    axes.set_ylabel(f"gain with {few_name} labels (points)")
+    axes.set_title(f"{few['n']} choices of three new digits", loc="left")
+    return figure
+
+
+@style
+def cuts_figure(summary: dict) -> Figure:
+    """Heat maps over (frozen, reinit): mean test accuracy and half its 95 % interval, with all and with few labels."""
+    figure = Figure(figsize=(WIDTH, 2.1))
+    counts = sorted({row["per_digit"] for row in summary["cuts"]}, key=lambda count: -(count or math.inf))
+    for axes, count in zip(figure.subplots(1, len(counts)), counts):
+        cells = [row for row in summary["cuts"] if row["per_digit"] == count]
+        size = max(row["reinit"] for row in cells) + 1
+        grid = [[math.nan] * size for _ in range(size - 1)]
+        for row in cells:
+            grid[row["frozen"]][row["reinit"]] = 100 * row["mean"]
+        image = axes.imshow(grid, cmap="viridis", aspect="auto", origin="lower")
+        for row in cells:
+            red, green, blue, _ = image.cmap(image.norm(100 * row["mean"]))
+            digits = 1 if count else 2
+            name = {(0, 4): "fresh\n", (1, 2): "default\n"}.get((row["frozen"], row["reinit"]), "")
+            axes.text(row["reinit"], row["frozen"], f"{name}{100 * row['mean']:.{digits}f} \u00b1 "
+                      f"{50 * (row['high'] - row['low']):.{digits}f}", ha="center", va="center", fontsize=6.5,
+                      color="white" if 0.3 * red + 0.6 * green + 0.1 * blue < 0.5 else "black")
+        axes.grid(False)
+        axes.set_xticks(range(size))
+        axes.set_yticks(range(size - 1))
+        axes.set_title(f"{f'{count} labels per digit' if count else 'all labels'}: test accuracy (%)", loc="left")
+        axes.set_xlabel("last blocks reinitialised")
+    figure.axes[0].set_ylabel("first blocks frozen")
+    return figure
+
+
+TERMS = {"fixed": ("fixed cost of a step", "0.75"), "arithmetic": ("arithmetic", "#56B4E9"),  # no model's colours
+         "memory": ("moving values", "#E69F00"), "features": ("features, once", "#CC79A7")}
+
+
+@style
+def times_figure(results: dict) -> Figure:
+    """Left: predicted against measured time of a step. Right: predicted training time by term, and the measured one."""
+    figure = Figure(figsize=(WIDTH, 2.3))
+    left, right = figure.subplots(1, 2, width_ratios=(2, 3))
+    explanation = results["explanation"]
+    for row in explanation["steps"]:
+        left.plot(1000 * row["measured"], 1000 * row["predicted"], "D" if row["once"] else "o", markersize=4,
+                  color=COLOURS["finetune" if row["frozen"] else "fresh"],
+                  markerfacecolor=None if row["fitted"] else "white")
+    ends = [f(1000 * row[key] for row in explanation["steps"] for key in ("measured", "predicted")) for f in (min, max)]
+    left.plot(ends, ends, color="0.5", linewidth=0.8, zorder=0)
+    left.set_xscale("log")
+    left.set_yscale("log")
+    for axis in (left.xaxis, left.yaxis):
+        axis.set_major_formatter("{x:g}")
+    left.set_xlabel("measured step (milliseconds)")
+    left.set_ylabel("predicted step (ms)")
+    left.set_title("filled: fitted, hollow: predicted", loc="left")
+    names = {"fresh": "fresh", "recompute": "fine-tuned,\nfrozen block\nin every step",
+             "once": "fine-tuned,\nfeatures once"}
+    for place, (way, name) in enumerate(names.items()):
+        end = 0.0
+        for term, seconds in explanation["predicted_seconds"][way].items():
+            label, colour = TERMS[term]
+            right.barh(place, seconds, 0.5, end, color=colour, edgecolor="white", linewidth=0.5)
+            if way == "fresh" or term == "features":
+                right.annotate(label, (end + seconds / 2, place - 0.27), ha="center", va="bottom", fontsize=7.5)
+            end += seconds
+        time = results["ways"][f"{way}_seconds"]
+        right.errorbar([time["median"]], [place], xerr=[[time["median"] - time["lowest"]],
+                                                        [time["highest"] - time["median"]]],
+                       fmt="D", color="black", markersize=4, capsize=2)
+    right.set_yticks(range(len(names)), names.values())
+    for label, way in zip(right.get_yticklabels(), names):
+        label.set_color(COLOURS["fresh" if way == "fresh" else "finetune"])
+    right.set_ylim(2.5, -0.7)
+    right.set_xlim(0)
+    right.grid(False, axis="y")
+    right.set_xlabel("training time (seconds); diamonds: measured")
+    right.set_title(f"predicted by three constants, digits {spell_digits([7, 8, 9])}", loc="left")
+    return figure
