@@ -20,6 +20,7 @@ import math
 import multiprocessing
 import os
 import signal
+import threading
 from itertools import combinations
 from pathlib import Path
 
@@ -168,15 +169,17 @@ def carry_out(runs: list[dict], finished: dict[str, dict], jobs: int, options: t
 
     `jobs` processes of one thread each: networks as small as this one gain little from a second core.
     """
-    for title, part in (("base models", True), ("new digits", False)):
-        pending = [run for run in runs if (run["model"] == "base") == part and key(run) not in finished]
-        pending.sort(key=lambda run: run["new"])  # so that a process rarely changes its tasks
-        if pending:
-            context = multiprocessing.get_context("spawn")
-            with context.Pool(jobs, begin, options) as pool, tqdm(total=len(pending), desc=title, disable=None) as bar:
-                for run in pool.imap_unordered(carry_out_one, pending):
-                    done(run)
-                    bar.update()
+    pending = [run for run in runs if key(run) not in finished]
+    pending.sort(key=lambda run: run["new"])  # so that a process rarely changes its tasks
+    if not pending:
+        return
+    with multiprocessing.get_context("spawn").Pool(jobs, begin, options) as pool, \
+            tqdm(total=len(pending), desc="study", unit="run", disable=None) as bar:
+        for base in (True, False):
+            part = [run for run in pending if (run["model"] == "base") == base]
+            for run in pool.imap_unordered(carry_out_one, part):
+                done(run)
+                bar.update()
 
 
 def begin(*options) -> None:
@@ -184,6 +187,7 @@ def begin(*options) -> None:
     global worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
+    tqdm.set_lock(threading.RLock())  # its own lock is a semaphore, which would be left over when the pool ends
     worker = Worker(*options)
 
 

@@ -79,9 +79,9 @@ def run(small_mnist, monkeypatch, capsys):
 
 
 def start(*command, **options):
-    """A Python process of its own, in the project's folder."""
+    """A Python process of its own, in the project's folder; one thread, so that two do not slow each other down."""
     return subprocess.Popen([sys.executable, *map(str, command)], cwd=ROOT, stdout=subprocess.PIPE,
-                            stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONUNBUFFERED": "1"}, **options)
+                            stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}, **options)
 
 
 def read_json(path):

@@ -4,6 +4,7 @@ import json
 import signal
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -44,10 +45,10 @@ class Gains:
 def test_the_spread_between_pairs_is_told_from_the_noise_within():
     summary = study.summarise_pairs(Gains(), 10, 120, None)
     between = np.std([new[0] for new in study.spread(120)], ddof=1) / 100
-    assert summary["within_sd"] == pytest.approx(0.01, rel=0.2)
+    assert summary["within_sd"] == pytest.approx(0.01, rel=0.3)  # 33 degrees of freedom
     assert summary["between_sd"] == pytest.approx(between, rel=0.1)
     assert summary["low"] < 0.05 + 0.01 * np.mean([new[0] for new in study.spread(120)]) < summary["high"]
-    assert summary["n"] == 120 and summary["rank_of_exercise"] < 5 and np.argmax(summary["by_digit"]) == 9
+    assert summary["n"] == 120 and summary["rank_of_exercise"] < 5 and np.argmin(summary["by_digit"]) == 0
     assert {new[0] for new in study.extreme_pairs(Gains(), 120)[:3]} == {0}
 
 
@@ -74,16 +75,33 @@ def test_draws_of_few_labels_are_nested_balanced_and_the_same_for_a_seed(new_tas
     assert study.few_labels(new_task.train, None, 0) is new_task.train
 
 
-# A run of the study. The processes of its pool take all of MNIST: what is small is the plan.
+# A run of the study
+
+
+class Pool:
+    """A pool without processes, in which the small data are seen."""
+
+    def __init__(self, jobs, begin, options):
+        study.worker = study.Worker(*options)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    imap_unordered = staticmethod(map)
 
 
 @pytest.fixture
-def flags(monkeypatch):
+def flags(small_mnist, monkeypatch):
+    monkeypatch.setattr(study, "load_mnist", lambda data_dir, train: small_mnist[0 if train else 1])
+    monkeypatch.setattr(study.multiprocessing, "get_context", lambda _: SimpleNamespace(Pool=Pool))
     monkeypatch.setattr(study, "LABELS", (5, 10))
     monkeypatch.setattr(study, "CUTS", [(1, 2), (0, 4)])
     monkeypatch.setattr(study, "RATES", (0.008,))
     monkeypatch.setattr(study, "NEW_SEEDS", (1, 2))
-    return "--seeds", 3, "--pairs", 2, "--epochs", 1, "--batch-size", 4096, "--jobs", 2
+    return "--seeds", 3, "--pairs", 2, "--epochs", 1, "--batch-size", 256
 
 
 def test_a_stopped_study_that_goes_on_gives_the_same_numbers(run, flags, tmp_path, monkeypatch):
@@ -135,13 +153,14 @@ def test_values_moved_are_those_that_a_pass_with_hooks_sees(frozen, once):
     initial, trained = Frozen(model[:frozen]), model[frozen:]
     if once:
         images, initial = initial(images), nn.Sequential()
+    counted = benchmark.count(initial, trained, images)["values"]
     seen = []
     for part, times in ((initial, 1), (trained, 2)):
         for layer in part.modules():
             if isinstance(layer, nn.Conv2d | nn.MaxPool2d | nn.BatchNorm2d | nn.BatchNorm1d | nn.ReLU | nn.Linear):
                 layer.register_forward_hook(lambda _, inputs, output, times=times: seen.append(times * output.numel()))
     nn.Sequential(initial, trained)(images)
-    assert benchmark.count(initial, trained, images)["values"] == (images.numel() + sum(seen)) // 4
+    assert counted == (images.numel() + sum(seen)) // 4
 
 
 def test_flops_are_those_of_the_layers():
