@@ -25,7 +25,7 @@ from data import MEAN, STD, Split, Task, load_task, split_validation
 from finetune import fine_tune
 from model import FRESH_SEED, Frozen, build_model
 from results import environment, save, to_json
-from training import WEIGHT_DECAY, evaluate, extract_features, fit, now
+from training import WEIGHT_DECAY, extract_features, fit, now
 
 BASE_DIGITS, DIGITS = (0, 1, 2, 3, 4, 5, 6), (7, 8, 9)
 CUT = {"frozen": 1, "reinit": 2}  # finetune.py's defaults
@@ -66,19 +66,6 @@ def compare_ways(args, task: Task, base: nn.Sequential) -> dict:
     return spread(measured)
 
 
-def one_epoch(args, base_task: Task, task: Task) -> dict:
-    """Training seconds and test accuracy of the three models after a single epoch."""
-    measured = []
-    for seed in rounds("one epoch", args.rounds):
-        base, base_seconds, _ = train("fresh", args, base_task, seed, epochs=1)
-        row = {"base_seconds": base_seconds, "base_test_accuracy": evaluate(base, base_task.test)[1]}
-        for name, way in (("finetune", "once"), ("fresh", "fresh")):
-            model, row[f"{name}_seconds"], _ = train(way, args, task, seed, base, epochs=1)
-            row[f"{name}_test_accuracy"] = evaluate(model, task.test)[1]
-        measured.append(row)
-    return spread(measured)
-
-
 def throughput(args, task: Task) -> dict:
     """Images per second in one epoch of the base model, ours and the usual recipe's."""
     measured = []
@@ -114,22 +101,25 @@ def usual_recipe(args, task: Task, seed: int, workers: int) -> float:
 
 
 def count(initial: nn.Module, trained: nn.Module, images: torch.Tensor) -> dict:
-    """FLOPs and activation values moved per image in a training step of `initial` (frozen) and `trained`.
+    """What a training step of `initial` (frozen) and `trained` does: FLOPs and values moved per image, passes per step.
 
     FlopCounterMode counts convolutions and matrix products; a multiplication and an addition are two. Values: those
-    read as input, what each layer writes, and for `trained` layers as many gradients again.
+    read as input, what each layer writes, and for `trained` layers as many gradients again. Passes: one through each
+    layer, for `trained` layers one back too, and one for the loss and the update.
     """
     with FlopCounterMode(display=False) as counter:
         logits = trained.train()(initial(images))
         if logits.requires_grad:
             logits.sum().backward()
-    values = images[0].numel()
+    values, passes = images[0].numel(), 1
     for part, times in ((initial, 1), (trained, 2)):
         for layer in part.modules():
             if not isinstance(layer, nn.Sequential):
                 images = layer(images)
-                values += times * images[0].numel() * (not isinstance(layer, nn.Flatten))  # flattening moves nothing
-    return {"flops": counter.get_total_flops() // len(images), "values": values}
+                if not isinstance(layer, nn.Flatten):  # which moves nothing
+                    values += times * images[0].numel()
+                    passes += times
+    return {"flops": counter.get_total_flops() // len(images), "values": values, "passes": passes}
 
 
 def time_steps(args, task: Task, base: nn.Sequential) -> list[dict]:
@@ -137,14 +127,15 @@ def time_steps(args, task: Task, base: nn.Sequential) -> list[dict]:
     ways = [(frozen, once) for frozen in range(len(base)) for once in (False, True) if frozen or not once]
     configurations, rows = [], []
     for frozen, once in ways:
-        initial, trained = Frozen(base[:frozen]), base[frozen:]
-        train = extract_features(initial, task.train) if once else task.train
-        before = nn.Sequential() if once else initial
-        counted = count(copy.deepcopy(before), copy.deepcopy(trained), train.images[:2])
         for batch_size in FITTED + HELD_OUT:
+            model = copy.deepcopy(base)
+            initial, trained = Frozen(model[:frozen]), model[frozen:]
+            train = Split(*(values[: STEPS * batch_size] for values in task.train))
+            if once:
+                train, initial = extract_features(initial, train), nn.Sequential()
+            counted = count(copy.deepcopy(initial), copy.deepcopy(trained), train.images[:2].clone())
             rows.append({"frozen": frozen, "once": once, "batch_size": batch_size, **counted, "seconds": []})
-            configurations.append((nn.Sequential(copy.deepcopy(before), copy.deepcopy(trained)),
-                                   Split(*(values[: STEPS * batch_size] for values in train))))
+            configurations.append((nn.Sequential(initial, trained), train))
     validation = [Split(*(values[:2] for values in train)) for _, train in configurations]
     for seed in rounds("steps", args.rounds):
         for row, (model, train), few in zip(rows, configurations, validation):
@@ -155,16 +146,16 @@ def time_steps(args, task: Task, base: nn.Sequential) -> list[dict]:
 
 
 def fit_constants(rows: list[dict], seconds: list[float]) -> dict:
-    """The constants of: step = c + FLOPs / F + bytes / B; least squares of relative errors, none negative."""
-    terms = [[1 / time, row["batch_size"] * row["flops"] / time, BYTES * row["batch_size"] * row["values"] / time]
-             for row, time in zip(rows, seconds)]
-    (fixed, per_flop, per_byte), _ = nnls(terms, [1.0] * len(terms))
-    return {"seconds_per_step": fixed, "flops_per_second": 1 / per_flop, "bytes_per_second": 1 / per_byte}
+    """The constants of: step = passes * c + FLOPs / F + bytes / B; least squares of relative errors, none negative."""
+    shares = [[row["passes"] / time, row["batch_size"] * row["flops"] / time,
+               BYTES * row["batch_size"] * row["values"] / time] for row, time in zip(rows, seconds)]
+    (per_pass, per_flop, per_byte), _ = nnls(shares, [1.0] * len(shares))
+    return {"seconds_per_pass": per_pass, "flops_per_second": 1 / per_flop, "bytes_per_second": 1 / per_byte}
 
 
 def terms(counted: dict, batch_size: int, constants: dict) -> dict:
     """Predicted seconds of a step, by what they are spent on."""
-    return {"fixed": constants["seconds_per_step"],
+    return {"fixed": counted["passes"] * constants["seconds_per_pass"],
             "arithmetic": batch_size * counted["flops"] / constants["flops_per_second"],
             "memory": BYTES * batch_size * counted["values"] / constants["bytes_per_second"]}
 
@@ -239,7 +230,6 @@ def main():
     base, _, _ = train("fresh", args, base_task, args.seed)  # warms up too
     results["ways"] = compare_ways(args, task, base)
     results["explanation"] = explain(args, task, base, results["ways"])
-    results["one_epoch"] = one_epoch(args, base_task, task)
     results["throughput"] = throughput(args, base_task)
     save(args.out / "results" / "benchmark.json", to_json(results))
     from experiments.figures import times_figure, to_png

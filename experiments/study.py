@@ -31,6 +31,7 @@ from torch import nn
 from tqdm import tqdm
 
 import cli
+from compare import predict
 from data import Split, Task, UserError, load_mnist, select_digits, split_validation
 from finetune import fine_tune
 from model import FRESH_SEED, build_model
@@ -113,55 +114,44 @@ class Worker:
 
     def run(self, run: dict) -> dict:
         """Train one model, and return what is kept of it."""
-        new, seed, rate = tuple(run["new"]), run["seed"], run["learning_rate"]
-        if run["model"] == "base":
-            task = self.task(tuple(digit for digit in range(10) if digit not in new))
-            model, curve = self.train_base(task, new, seed, rate)
-        else:
-            task = self.task(new)
-            model, curve = self.train_new(task, run)
+        base = run["model"] == "base"
+        task = self.task(tuple(digit for digit in range(10) if (digit in run["new"]) != base))
+        model, curve = (self.train_base if base else self.train_new)(task, run)
         outcome = {name: curve[-1][name] for name in ("train_accuracy", "validation_accuracy")}
         outcome["test_accuracy"] = evaluate(model, task.test)[1]
         if run["per_digit"] is None:
-            outcome["wrong"] = wrong_images(model, task.test)
+            outcome["wrong"] = (predict(model, task.test.images) != task.test.labels).nonzero().squeeze(1).tolist()
         return outcome
 
-    def train_base(self, task: Task, new: tuple[int, ...], seed: int, rate: float) -> tuple[nn.Sequential, list[dict]]:
-        model = build_model(seed).to(self.device)
+    def train_base(self, task: Task, run: dict) -> tuple[nn.Sequential, list[dict]]:
+        model = build_model(run["seed"]).to(self.device)
         curve = fit(model, task.train, task.validation, epochs=self.epochs, batch_size=self.batch_size,
-                    learning_rate=rate, seed=seed, last_row_only=True)
-        stream = io.BytesIO()
-        torch.save(model.state_dict(), stream)
-        save(self.base_file(new, seed, rate), stream.getvalue())
+                    learning_rate=run["learning_rate"], seed=run["seed"], last_row_only=True)
+        checkpoint = io.BytesIO()
+        torch.save(model.state_dict(), checkpoint)
+        save(self.base_file(run), checkpoint.getvalue())
         return model, curve
 
     def train_new(self, task: Task, run: dict) -> tuple[nn.Sequential, list[dict]]:
-        seed, rate = run["seed"], run["learning_rate"]
+        seed = run["seed"]
         train = few_labels(task.train, run["per_digit"], seed)
         steps = self.epochs * (len(task.train.labels) // self.batch_size)  # with few labels at least as many
         options = {"epochs": math.ceil(steps / max(1, len(train.labels) // self.batch_size)), "seed": seed,
-                   "batch_size": self.batch_size, "learning_rate": rate, "last_row_only": True}
+                   "batch_size": self.batch_size, "learning_rate": run["learning_rate"], "last_row_only": True}
         if run["model"] == "fresh":
             model = build_model(FRESH_SEED + seed).to(self.device)
             return model, fit(model, train, task.validation, **options)
         model = build_model(UNTRAINED_SEED + seed).to(self.device)
         if run["model"] == "finetune":
-            file = self.base_file(task.digits, seed, rate)
+            file = self.base_file(run)
             if not file.exists():  # somebody deleted checkpoints/
-                self.run(setting("base", seed, task.digits, rate=rate))
+                self.run(setting("base", seed, run["new"], rate=run["learning_rate"]))
             model.load_state_dict(torch.load(file, map_location=self.device, weights_only=True))
         curve, _ = fine_tune(model, train, task.validation, frozen=run["frozen"], reinit=run["reinit"], **options)
         return model, curve
 
-    def base_file(self, new: tuple[int, ...], seed: int, rate: float) -> Path:
-        return self.bases / f"base-without-{''.join(map(str, new))}-{seed}-{rate:g}.pt"
-
-
-@torch.inference_mode()
-def wrong_images(model: nn.Module, split: Split) -> list[int]:
-    """Which images, by their number in `split`, `model` gets wrong."""
-    predicted = torch.cat([model.eval()(images).argmax(1) for images in split.images.split(256)])
-    return (predicted != split.labels).nonzero().squeeze(1).tolist()
+    def base_file(self, run: dict) -> Path:
+        return self.bases / f"base-without-{''.join(map(str, run['new']))}-{run['seed']}-{run['learning_rate']:g}.pt"
 
 
 def carry_out(runs: list[dict], finished: dict[str, dict], jobs: int, options: tuple, done) -> None:

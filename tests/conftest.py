@@ -80,8 +80,9 @@ def run(small_mnist, monkeypatch, capsys):
 
 def start(*command, **options):
     """A Python process of its own, in the project's folder; one thread, so that two do not slow each other down."""
+    environment = os.environ | {"PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
     return subprocess.Popen([sys.executable, *map(str, command)], cwd=ROOT, stdout=subprocess.PIPE,
-                            stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}, **options)
+                            stderr=subprocess.PIPE, text=True, env=environment, **options)
 
 
 def read_json(path):
