@@ -103,22 +103,27 @@ def usual_recipe(args, task: Task, seed: int, workers: int) -> float:
 def count(initial: nn.Module, trained: nn.Module, images: torch.Tensor) -> dict:
     """What a training step of `initial` (frozen) and `trained` does: FLOPs and values moved per image, passes per step.
 
-    FlopCounterMode counts convolutions and matrix products; a multiplication and an addition are two. Values: those
-    read as input, what each layer writes, and for `trained` layers as many gradients again. Passes: one through each
-    layer, for `trained` layers one back too, and one for the loss and the update.
+    FlopCounterMode counts convolutions and matrix products; a multiplication and an addition are two. Values: forwards
+    a layer reads its input and writes its output; backwards it reads its input and the output's gradient, and writes
+    the input's gradient where a layer before it is trained. Passes: those through layers, and one for loss and update.
     """
     with FlopCounterMode(display=False) as counter:
         logits = trained.train()(initial(images))
         if logits.requires_grad:
             logits.sum().backward()
-    values, passes = images[0].numel(), 1
-    for part, times in ((initial, 1), (trained, 2)):
+    values, passes, first = 0, 1, True
+    for part in (initial, trained):
         for layer in part.modules():
-            if not isinstance(layer, nn.Sequential):
-                images = layer(images)
-                if not isinstance(layer, nn.Flatten):  # which moves nothing
-                    values += times * images[0].numel()
-                    passes += times
+            if isinstance(layer, nn.Sequential):
+                continue
+            read, images = images[0].numel(), layer(images)
+            if isinstance(layer, nn.Flatten):  # moves nothing
+                continue
+            written = images[0].numel()
+            values, passes = values + read + written, passes + 1
+            if part is trained:
+                values, passes = values + written + read * (1 if first else 2), passes + 1
+                first = False
     return {"flops": counter.get_total_flops() // len(images), "values": values, "passes": passes}
 
 

@@ -87,7 +87,7 @@ def cuts_figure(summary: dict) -> Figure:
     return figure
 
 
-TERMS = {"fixed": ("fixed cost of a step", "0.75"), "arithmetic": ("arithmetic", "#56B4E9"),  # no model's colours
+TERMS = {"fixed": ("fixed costs", "0.75"), "arithmetic": ("arithmetic", "#56B4E9"),  # no model's colours
          "memory": ("moving values", "#E69F00"), "features": ("features, once", "#CC79A7")}
 
 

@@ -8,7 +8,7 @@ import torch
 from conftest import DATA
 from torchvision.datasets import MNIST
 
-from data import MEAN, STD, UserError, load_mnist, load_task, parse_digits, select_digits, split_validation
+from data import MEAN, STD, UserError, load_mnist, parse_digits, select_digits, split_validation
 
 RAW = Path("MNIST", "raw")
 IMAGES, LABELS = "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"
@@ -81,16 +81,6 @@ def test_without_files_and_network_one_line_says_what_to_do(tmp_path, monkeypatc
 
 
 # Item 2
-
-
-def test_split_of_the_exercise():
-    old, new = load_task(DATA, parse_digits("0-6")), load_task(DATA, parse_digits("7-9"))
-    assert [len(split.labels) for split in old[1:]] == [37_742, 4_193, 6_989]
-    assert [len(split.labels) for split in new[1:]] == [16_259, 1_806, 3_011]
-    for task in (old, new):
-        for split in task[1:]:
-            assert split.images.dtype == torch.float32 and split.images.shape[1:] == (1, 28, 28)
-            assert tuple(split.labels.unique().tolist()) == task.digits  # labels stay the digits
 
 
 def test_training_and_validation_images_are_all_images_once(mnist):

@@ -5,7 +5,6 @@ reads what `make` rewrites.
 """
 
 import json
-import re
 
 import pytest
 from conftest import ROOT, SCRIPTS, read_json
@@ -80,3 +79,54 @@ def report_fragments():
         "arithmetic saved": f"{predicted['fresh']['arithmetic'] - predicted['once']['arithmetic']:.1f}",
         "memory saved": f"{predicted['fresh']['memory'] - predicted['once']['memory']:.1f}",
     }
+
+
+def readme_fragments():
+    throughput = BENCHMARK["throughput"]
+    rows = [f"| {row['learning_rate']} | " + " | ".join(
+        f"{100 * row[name]:.2f} %" for name in SCRIPTS) + " |" for row in STUDY["summary"]["rates"]]
+    return {name: text for name, text in report_fragments().items() if name in (
+        "difference", "labels 10", "helped", "once")} | {
+        "images": f"{throughput['images_per_second']['median']:,.0f}", "usual": f"{throughput['ratio']['median']:.1f}",
+        "rates": "\n".join(["| learning rate | base | fine-tuned | fresh |", "|---|---|---|---|", *rows])}
+
+
+@pytest.mark.parametrize("document, fragments", [("report.md", report_fragments()), ("README.md", readme_fragments())])
+def test_every_quoted_number_is_that_of_the_experiments(document, fragments):
+    text = words(document)
+    assert [fragment for fragment in fragments.values() if " ".join(fragment.split()) not in text] == []
+
+
+@pytest.mark.parametrize("name, script", SCRIPTS.items())
+def test_each_script_says_what_it_gives(name, script):
+    assert f"Gives {percent(SEEDS[name])} test accuracy (mean of {SEEDS[name]['n']} seeds)" in words(f"{script}.py")
+
+
+def flat(value, path=""):
+    """Nested results as one dictionary."""
+    if isinstance(value, dict | list):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        return {key: leaf for name, part in items for key, leaf in flat(part, f"{path}/{name}").items()}
+    return {path: value}
+
+
+def test_the_study_is_whole_and_its_summary_is_that_of_its_runs():
+    finished = {study_script.key(run): run for run in STUDY["runs"]}
+    rate = STUDY["hyperparameters"]["learning_rate"]
+    assert STUDY["seeds"] >= 10 and STUDY["pairs"] == 120
+    assert {study_script.key(run) for run in study_script.plan(STUDY["seeds"], 120, rate)} <= finished.keys()
+    summary = study_script.summarise(study_script.Runs(finished, rate), STUDY["seeds"], 120, 3011)
+    expected, found = flat(STUDY["summary"]), flat(json.loads(json.dumps(summary)))
+    assert found.keys() == expected.keys()
+    assert {key: value for key, value in found.items() if value != pytest.approx(expected[key], rel=1e-6)} == {}
+
+
+def test_the_constants_are_those_of_the_steps_and_predict_the_rest():
+    steps, constants = EXPLANATION["steps"], EXPLANATION["constants"]
+    fitted = [row for row in steps if row["fitted"]]
+    found = fit_constants(fitted, [row["measured"] for row in fitted])
+    assert found == pytest.approx({name: value["fitted"] for name, value in constants.items()})
+    for row in steps:
+        assert sum(terms(row, row["batch_size"], found).values()) == pytest.approx(row["predicted"])
+    assert {row["batch_size"] for row in fitted} == {64, 256}
+    assert {row["batch_size"] for row in steps if not row["fitted"]} == {128}

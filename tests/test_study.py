@@ -152,15 +152,23 @@ def test_values_moved_are_those_that_a_pass_with_hooks_sees(frozen, once):
     images = torch.randn(4, 1, 28, 28)
     initial, trained = Frozen(model[:frozen]), model[frozen:]
     if once:
-        images, initial = initial(images), nn.Sequential()
+        images, initial = initial(images).detach(), nn.Sequential()
     counted = benchmark.count(initial, trained, images)
-    seen = []
-    for part, times in ((initial, 1), (trained, 2)):
-        for layer in part.modules():
-            if isinstance(layer, nn.Conv2d | nn.MaxPool2d | nn.BatchNorm2d | nn.BatchNorm1d | nn.ReLU | nn.Linear):
-                layer.register_forward_hook(lambda _, inputs, output, times=times: seen.append(times * output.numel()))
+    moved, passes = [], [1]
+
+    def hook(layer, inputs, output):
+        read, written = inputs[0].numel(), output.numel()
+        moved.append(read + written)
+        passes.append(1)
+        if output.requires_grad:  # so autograd will come back to this layer
+            moved.append(written + read + read * inputs[0].requires_grad)
+            passes.append(1)
+
+    for layer in nn.Sequential(initial, trained).modules():
+        if isinstance(layer, nn.Conv2d | nn.MaxPool2d | nn.BatchNorm2d | nn.BatchNorm1d | nn.ReLU | nn.Linear):
+            layer.register_forward_hook(hook)
     nn.Sequential(initial, trained)(images)
-    assert counted["values"] == (images.numel() + sum(seen)) // 4
+    assert (counted["values"], counted["passes"]) == (sum(moved) // 4, sum(passes))
 
 
 def test_flops_are_those_of_the_layers():

@@ -58,17 +58,6 @@ def test_three_parts_start_and_end_as_they_should(base, new_task, monkeypatch, f
            {name: value.shape for name, value in build_model(0).state_dict().items()}
 
 
-def test_the_final_part_is_drawn_by_the_seed(base, new_task):
-    drawn = []
-    for seed in (1, 1, 2):
-        model = deepcopy(base)
-        fine_tune(model, new_task.train, new_task.validation, frozen=1, reinit=2, seed=seed,
-                  **OPTIONS | {"epochs": 1, "learning_rate": 1e-12})
-        drawn.append(model.fc2.weight.detach())
-    assert torch.equal(drawn[0], drawn[1])
-    assert not torch.isclose(drawn[0], drawn[2]).any()
-
-
 def test_reinitialising_every_block_is_training_a_fresh_model(base, new_task):
     fresh = build_model(FRESH_SEED + 3)
     assert not torch.isclose(fresh.conv1[0].weight, build_model(3).conv1[0].weight).any()  # not the base's start
@@ -187,12 +176,6 @@ def test_the_training_loss_of_the_curve_is_of_as_many_training_images_as_there_a
     monkeypatch.setattr(training, "evaluate", lambda model, split: (sizes.append(len(split.labels)), (0.0, 0.0))[1])
     fit(build_model(0), new_task.train, new_task.validation, seed=0, **OPTIONS | {"epochs": 1})
     assert sizes == 4 * [len(new_task.validation.labels)]
-
-
-def test_the_last_row_alone(new_task):
-    rows = [fit(build_model(0), new_task.train, new_task.validation, seed=0, last_row_only=only, **OPTIONS)
-            for only in (False, True)]
-    assert without_seconds(rows[0])[-1:] == without_seconds(rows[1])
 
 
 def test_the_clock_stops_while_the_model_is_evaluated(new_task, monkeypatch):
