@@ -4,7 +4,7 @@ import math
 
 from matplotlib.figure import Figure
 
-from plotting import COLOURS, HALF, WIDTH, spell_digits, style, to_png  # noqa: F401  (to_png: for the experiments)
+from plotting import COLOURS, HALF, WIDTH, spell_digits, style
 
 
 @style
@@ -12,22 +12,19 @@ def labels_figure(summary: dict) -> Figure:
     """Test error over the number of labels per digit, with 95 % confidence bands over seeds."""
     figure = Figure(figsize=(HALF, 2.3))
     axes = figure.subplots()
-    rows, everything = summary["labels"], 6000  # all labels: about 6,000 images of a digit
-    for place, (model, label, colour, line) in enumerate((
-            ("fresh", "fresh", COLOURS["fresh"], "-"), ("untrained", "fine-tuned, base untrained", "0.4", ":"),
-            ("finetune", "fine-tuned", COLOURS["finetune"], "-"))):
-        points = [(row["per_digit"], row[model]) for row in rows]
-        points += [(everything, summary["seeds"][model])] if model in summary["seeds"] else []
-        counts = [count for count, _ in points]
-        error, low, high = ([100 * (1 - value[key]) for _, value in points] for key in ("mean", "high", "low"))
-        axes.plot(counts, error, line, color=colour, marker="o", markersize=3)
-        axes.fill_between(counts, [max(value, 0.1) for value in low], high, color=colour, alpha=0.2, linewidth=0)
-        axes.text(0.97, 0.97 - 0.1 * place, label, transform=axes.transAxes, color=colour, ha="right", va="top",
+    rows = summary["labels"]
+    counts = [*(row["per_digit"] for row in rows), 5420]  # all labels: 16,259 training images of three digits
+    for place, (model, label) in enumerate((("fresh", "fresh"), ("finetune", "fine-tuned"))):
+        points = [row[model] for row in rows] + [summary["seeds"][model]]
+        error, most, least = ([100 * (1 - point[key]) for point in points] for key in ("mean", "low", "high"))
+        axes.plot(counts, error, color=COLOURS[model], marker="o", markersize=3)
+        axes.fill_between(counts, [max(value, 0.1) for value in least], most, color=COLOURS[model], alpha=0.2,
+                          linewidth=0)
+        axes.text(0.97, 0.97 - 0.1 * place, label, transform=axes.transAxes, color=COLOURS[model], ha="right", va="top",
                   fontsize=8)
     axes.set_xscale("log")
     axes.set_yscale("log")
-    counts = [row["per_digit"] for row in rows]
-    axes.set_xticks([*counts, everything], [*map(str, counts), "all"])
+    axes.set_xticks(counts, [*map(str, counts[:-1]), "all"])
     axes.set_yticks((0.3, 1, 3, 10), ("0.3", "1", "3", "10"))
     axes.minorticks_off()
     axes.set_xlabel("labelled images per digit of 7-9")

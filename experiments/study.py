@@ -1,20 +1,22 @@
 """The evidence behind the report's conclusions: many seeds, few labels, every cut, every choice of new digits.
 
-    python -m experiments.study                         # about an hour on 2 cores
-    python -m experiments.study --pairs 12 --seeds 5    # about a quarter of an hour
+    python -m experiments.study                         # an hour or two on 2 cores
+    python -m experiments.study --pairs 12 --seeds 5    # a fifth of that
 
-Every run is one model trained once. Its outcome stands in results/study.json as soon as it is known and is not
-computed again: a study that was stopped goes on where it was. To repeat it from nothing, give another --out. The
-summary has these parts:
+Every run is one model trained once. Its outcome stands in results/study.json as soon as its group (a base model and
+all that starts from it) is finished, and is not computed again: a study that was stopped goes on where it was. To
+repeat it from nothing, give another --out. The summary has these parts:
 
     seeds     base, fine-tuned and fresh at the defaults, on the digits 7-9
-    labels    fine-tuned, fresh, and fine-tuned from a base that was never trained, with few labels per digit
+    labels    fine-tuned and fresh with few labels per digit
+    untrained  fine-tuned from a base that was never trained, with few labels
     cuts      every (frozen, reinit) that the network allows, with all labels and with few
     pairs     fine-tuned and fresh for every choice of three new digits; the base is trained on the other seven
+    extremes  the pairs with the smallest and the largest gain, repeated with other seeds
     rates     learning rates, compared on validation alone: where the default comes from
 """
 
-import io
+import copy
 import json
 import math
 import multiprocessing
@@ -33,23 +35,29 @@ from tqdm import tqdm
 import cli
 from compare import predict
 from data import Split, Task, UserError, load_mnist, select_digits, split_validation
+from experiments.figures import cuts_figure, labels_figure, pairs_figure
 from finetune import fine_tune
 from model import FRESH_SEED, build_model
+from plotting import to_png
 from results import environment, save
 from training import fit
 
 EXERCISE = (7, 8, 9)  # the new digits of the exercise
 CUT = (1, 2)  # frozen, reinitialised: finetune.py's defaults
 CUTS = [(frozen, reinit) for frozen in range(4) for reinit in range(5 - frozen)]  # of four blocks; (0, 4) is fresh
-LABELS = (5, 10, 30, 100, 1000)  # per digit
+LABELS = (5, 10, 100, 1000)  # per digit
 FEW = 10  # labels per digit in the parts `cuts` and `pairs`
-RATES = (0.0005, 0.002, 0.008, 0.032)
-UNTRAINED_SEED = 2 * FRESH_SEED  # of base models that are never trained
+RATES = (0.002, 0.008, 0.032)
+RATE_SEEDS = 3
 # Every choice of three new digits; the exercise's own is number 0. Number n is trained with the seed n: with one seed
 # for all, the noise of that seed would be the same in every pair and would not average out.
 PAIRS = [tuple(sorted(new)) for new in combinations(range(9, -1, -1), 3)]
-REPEATED = 15  # every 15th pair is trained with three seeds: the noise within a pair
-AGAIN = (1, 2, 3)  # repetitions of the two pairs with the smallest and the largest gain
+REPEATED = 20  # every 20th pair is trained with three seeds: the noise within a pair
+AGAIN = (1, 2, 3)  # repetitions of the extreme pairs
+UNTRAINED_SEED = 2 * FRESH_SEED  # of base models that are never trained
+
+
+# Which runs there are
 
 
 def setting(model: str, seed: int, new=EXERCISE, per_digit: int | None = None, cut=CUT, rate=cli.LEARNING_RATE) -> dict:
@@ -59,20 +67,25 @@ def setting(model: str, seed: int, new=EXERCISE, per_digit: int | None = None, c
             "learning_rate": rate}
 
 
+def key(run: dict) -> str:
+    return json.dumps({name: value for name, value in run.items() if name != "outcome"})
+
+
 def plan(seeds: int, pairs: int, rate: float) -> list[dict]:
     """Every run of the study but those of the extreme pairs, which are known only when the others have run."""
     runs = []
     for seed in range(seeds):
         runs += [setting("base", seed, rate=rate), setting("fresh", seed, rate=rate)]
         runs += [setting(model, seed, per_digit=count, rate=rate)
-                 for count in LABELS for model in ("finetune", "fresh", "untrained")]
+                 for count in LABELS for model in ("finetune", "fresh")]
+        runs += [setting("untrained", seed, per_digit=FEW, rate=rate)]
         runs += [setting("finetune", seed, per_digit=count, cut=cut, rate=rate)
                  for count in (None, FEW) for cut in CUTS if cut != (0, 4)]
     for number, new in enumerate(spread(pairs)):
         for repetition in range(3 if number and number % REPEATED == 0 else 1):
-            runs += pair(new, repetition, rate)
+            runs += pair(new, repetition, rate, (FEW, None))
     runs += [setting(model, seed, rate=other)
-             for seed in range(min(3, seeds)) for other in RATES for model in ("base", "finetune", "fresh")]
+             for seed in range(RATE_SEEDS) for other in RATES for model in ("base", "finetune", "fresh")]
     return list({key(run): run for run in runs}.values())
 
 
@@ -85,15 +98,11 @@ def pair_seed(new: tuple[int, ...], repetition: int) -> int:
     return PAIRS.index(new) + len(PAIRS) * repetition
 
 
-def pair(new: tuple[int, ...], repetition: int, rate: float, counts=(FEW, None)) -> list[dict]:
+def pair(new: tuple[int, ...], repetition: int, rate: float, counts: tuple) -> list[dict]:
     """The runs of one choice of new digits: a base, and a fine-tuned and a fresh model for each number of labels."""
     seed = pair_seed(new, repetition)
     return [setting("base", seed, new, rate=rate)] + [
         setting(model, seed, new, count, rate=rate) for count in counts for model in ("finetune", "fresh")]
-
-
-def key(run: dict) -> str:
-    return json.dumps({name: value for name, value in run.items() if name != "outcome"})
 
 
 def few_labels(split: Split, per_digit: int | None, seed: int) -> Split:
@@ -109,80 +118,49 @@ def few_labels(split: Split, per_digit: int | None, seed: int) -> Split:
     return Split(split.images[chosen], split.labels[chosen])
 
 
+# Carrying them out
+
+
 class Worker:
-    """One process: MNIST in memory, the tasks of the last run, and the folder of the base models."""
+    """What a process of the pool keeps: MNIST, and the settings that all runs share."""
 
-    def __init__(self, data_dir: str, bases: Path, epochs: int, batch_size: int, device: torch.device):
+    def __init__(self, data_dir: str, epochs: int, batch_size: int, device: torch.device):
         self.splits = *split_validation(load_mnist(data_dir, train=True)), load_mnist(data_dir, train=False)
-        self.bases, self.epochs, self.batch_size, self.device = bases, epochs, batch_size, device
-        self.tasks = {}
+        self.epochs, self.batch_size, self.device = epochs, batch_size, device
 
-    def task(self, digits: tuple[int, ...]) -> Task:
-        if digits not in self.tasks:
-            if len(self.tasks) > 1:  # an old and a new task; runs come in the order of their pairs
-                self.tasks.clear()
-            self.tasks[digits] = Task(digits, *(select_digits(split, digits, self.device) for split in self.splits))
-        return self.tasks[digits]
+    def group(self, runs: list[dict]) -> list[dict]:
+        """Train the base model that these runs share, then each run's own model; return the runs with outcomes."""
+        new = runs[0]["new"]
+        old_task, new_task = (Task(digits, *(select_digits(split, digits, self.device) for split in self.splits))
+                              for digits in (tuple(digit for digit in range(10) if digit not in new), tuple(new)))
+        base_run = setting("base", runs[0]["seed"], new, rate=runs[0]["learning_rate"])
+        base, outcome = self.train(base_run, old_task)
+        return [base_run | {"outcome": outcome}] + [run | {"outcome": self.train(run, new_task, base)[1]}
+                                                    for run in runs if run["model"] != "base"]
 
-    def run(self, run: dict) -> dict:
-        """Train one model, and return what is kept of it."""
-        base = run["model"] == "base"
-        task = self.task(tuple(digit for digit in range(10) if (digit in run["new"]) != base))
-        model, curve = (self.train_base if base else self.train_new)(task, run)
-        outcome = {name: curve[-1][name] for name in ("train_accuracy", "validation_accuracy")}
-        wrong = predict(model, task.test.images) != task.test.labels
-        outcome["test_accuracy"] = 1 - int(wrong.sum()) / len(wrong)
-        if run["per_digit"] is None and tuple(run["new"]) == EXERCISE:
-            outcome["wrong"] = wrong.nonzero().squeeze(1).tolist()
-        return outcome
-
-    def train_base(self, task: Task, run: dict) -> tuple[nn.Sequential, list[dict]]:
-        model = build_model(run["seed"]).to(self.device)
-        curve = fit(model, task.train, task.validation, epochs=self.epochs, batch_size=self.batch_size,
-                    learning_rate=run["learning_rate"], seed=run["seed"], last_row_only=True)
-        checkpoint = io.BytesIO()
-        torch.save(model.state_dict(), checkpoint)
-        save(self.base_file(run), checkpoint.getvalue())
-        return model, curve
-
-    def train_new(self, task: Task, run: dict) -> tuple[nn.Sequential, list[dict]]:
+    def train(self, run: dict, task: Task, base: nn.Sequential | None = None) -> tuple[nn.Sequential, dict]:
+        """Train the model of one run; return it, and what is kept of it."""
         seed = run["seed"]
         train = few_labels(task.train, run["per_digit"], seed)
         steps = self.epochs * (len(task.train.labels) // self.batch_size)  # with few labels at least as many
         options = {"epochs": math.ceil(steps / max(1, len(train.labels) // self.batch_size)), "seed": seed,
                    "batch_size": self.batch_size, "learning_rate": run["learning_rate"], "last_row_only": True}
-        if run["model"] == "fresh":
-            model = build_model(FRESH_SEED + seed).to(self.device)
-            return model, fit(model, train, task.validation, **options)
-        model = build_model(UNTRAINED_SEED + seed).to(self.device)
         if run["model"] == "finetune":
-            file = self.base_file(run)
-            if not file.exists():  # somebody deleted checkpoints/
-                self.run(setting("base", seed, run["new"], rate=run["learning_rate"]))
-            model.load_state_dict(torch.load(file, map_location=self.device, weights_only=True))
-        curve, _ = fine_tune(model, train, task.validation, frozen=run["frozen"], reinit=run["reinit"], **options)
-        return model, curve
-
-    def base_file(self, run: dict) -> Path:
-        return self.bases / f"base-without-{''.join(map(str, run['new']))}-{run['seed']}-{run['learning_rate']:g}.pt"
-
-
-def carry_out(runs: list[dict], finished: dict[str, dict], jobs: int, options: tuple, done) -> None:
-    """Carry out those of `runs` that are not `finished`, base models first; call done(run) as each ends.
-
-    `jobs` processes of one thread each: networks as small as this one gain little from a second core.
-    """
-    pending = [run for run in runs if key(run) not in finished]
-    pending.sort(key=lambda run: run["new"])  # so that a process rarely changes its tasks
-    if not pending:
-        return
-    with multiprocessing.get_context("spawn").Pool(jobs, begin, options) as pool, \
-            tqdm(total=len(pending), desc="study", unit="run", disable=None) as bar:
-        for base in (True, False):
-            part = [run for run in pending if (run["model"] == "base") == base]
-            for run in pool.imap_unordered(carry_out_one, part):
-                done(run)
-                bar.update()
+            model = copy.deepcopy(base)
+        else:
+            model = build_model({"base": 0, "fresh": FRESH_SEED, "untrained": UNTRAINED_SEED}[run["model"]] + seed)
+            model.to(self.device)
+        if run["model"] in ("base", "fresh"):
+            curve = fit(model, train, task.validation, **options)
+        else:
+            curve, _ = fine_tune(model, train, task.validation, frozen=run["frozen"], reinit=run["reinit"], **options)
+        wrong = predict(model, task.test.images) != task.test.labels
+        outcome = {"train_accuracy": curve[-1]["train_accuracy"],
+                   "validation_accuracy": curve[-1]["validation_accuracy"],
+                   "test_accuracy": 1 - int(wrong.sum()) / len(wrong)}
+        if run["per_digit"] is None and tuple(run["new"]) == EXERCISE:
+            outcome["wrong"] = wrong.nonzero().squeeze(1).tolist()  # places in the test set of the task
+        return model, outcome
 
 
 def begin(*options) -> None:
@@ -194,16 +172,49 @@ def begin(*options) -> None:
     worker = Worker(*options)
 
 
-def carry_out_one(run: dict) -> dict:
-    return run | {"outcome": worker.run(run)}
+def carry_out_group(runs: list[dict]) -> list[dict]:
+    return worker.group(runs)
+
+
+def carry_out(runs: list[dict], finished: dict[str, dict], jobs: int, options: tuple, save_study) -> None:
+    """Add those of `runs` to `finished` that are not there yet, group by group.
+
+    `jobs` processes of one thread each: networks as small as this one gain little from a second core.
+    """
+    groups = {}
+    for run in runs:
+        if key(run) not in finished:
+            groups.setdefault((*run["new"], run["seed"], run["learning_rate"]), []).append(run)
+    if not groups:
+        return
+    with multiprocessing.get_context("spawn").Pool(jobs, begin, options) as pool, \
+            tqdm(total=sum(map(len, groups.values())), desc="study", unit="run", disable=None) as bar:
+        for group in pool.imap_unordered(carry_out_group, groups.values()):
+            finished.update((key(run), run) for run in group)
+            save_study()
+            bar.update(len(group))
+
+
+# What they say
 
 
 def interval(values: list[float]) -> dict:
-    """Mean, standard deviation, and 95 % confidence interval and two-sided p of "the mean is 0" (Student's t)."""
-    test = stats.ttest_1samp(values, 0)
-    low, high = test.confidence_interval(0.95)
+    """Mean, standard deviation, and 95 % confidence interval of the mean (Student's t)."""
+    low, high = stats.ttest_1samp(values, 0).confidence_interval(0.95)
     return {"n": len(values), "mean": float(np.mean(values)), "sd": float(np.std(values, ddof=1)),
-            "low": float(low), "high": float(high), "p": float(test.pvalue)}
+            "low": float(low), "high": float(high)}
+
+
+def minus(first: list[float], second: list[float]) -> list[float]:
+    return [a - b for a, b in zip(first, second, strict=True)]
+
+
+def bootstrap(differences: np.ndarray, samples: int = 2000) -> dict:
+    """95 % interval of the mean of float [seeds, images], both seeds and images drawn again (percentiles)."""
+    generator = np.random.default_rng(0)
+    seeds, images = (generator.multinomial(n, np.full(n, 1 / n), samples) / n for n in differences.shape)
+    low, high = np.percentile(((seeds @ differences) * images).sum(1), (2.5, 97.5))
+    return {"low": float(low), "high": float(high)}
 
 
 class Runs:
@@ -223,60 +234,48 @@ class Runs:
     def pair_gains(self, new: tuple[int, ...], count: int | None, repetitions=(0,)) -> list[float]:
         return self.gains([pair_seed(new, repetition) for repetition in repetitions], new=new, per_digit=count)
 
-
-def minus(first: list[float], second: list[float]) -> list[float]:
-    return [a - b for a, b in zip(first, second, strict=True)]
-
-
-def bootstrap(differences: np.ndarray, samples: int = 2000) -> tuple[float, float]:
-    """95 % interval of the mean of float [seeds, images], both seeds and images drawn again (percentiles)."""
-    generator = np.random.default_rng(0)
-    seeds, images = (generator.multinomial(n, np.full(n, 1 / n), samples) / n for n in differences.shape)
-    low, high = np.percentile(((seeds @ differences) * images).sum(1), (2.5, 97.5))
-    return float(low), float(high)
+    def extreme_pairs(self, pairs: int) -> list[tuple[int, ...]]:
+        """The pairs whose gain with few labels was smallest and largest."""
+        ranked = sorted(spread(pairs), key=lambda new: self.pair_gains(new, FEW)[0])
+        return [ranked[0], ranked[-1]]
 
 
 def summarise(runs: Runs, seeds: int, pairs: int, test_images: int) -> dict:
     """The parts of the summary. Accuracies and their differences are fractions; differences are paired by seed."""
     every = range(seeds)
-
-    def accuracy(model: str, **wanted) -> list[float]:
-        return runs.outcomes(model, every, **wanted)
-
     wrong = {model: np.zeros((seeds, test_images)) for model in ("finetune", "fresh")}
     for model, table in wrong.items():
         for row, images in zip(table, runs.outcomes(model, every, "wrong")):
             row[images] = 1
-    cuts = {(count, cut): accuracy("fresh" if cut == (0, 4) else "finetune", per_digit=count, cut=cut)
+    untrained = runs.outcomes("untrained", every, per_digit=FEW)
+    cuts = {(count, cut): runs.outcomes("fresh" if cut == (0, 4) else "finetune", every, per_digit=count, cut=cut)
             for count in (None, FEW) for cut in CUTS}
     return {
-        "seeds": {**{model: interval(accuracy(model)) for model in ("base", "finetune", "fresh")},
+        "seeds": {**{model: interval(runs.outcomes(model, every)) for model in ("base", "finetune", "fresh")},
                   "difference": interval(runs.gains(every)),
                   "difference_over_seeds_and_images": bootstrap(wrong["fresh"] - wrong["finetune"])},
-        "labels": [
-            {"per_digit": count, **{model: interval(accuracy(model, per_digit=count))
-                                    for model in ("finetune", "fresh", "untrained")},
-             **{f"{first}_minus_{second}": interval(minus(accuracy(first, per_digit=count),
-                                                          accuracy(second, per_digit=count)))
-                for first, second in combinations(("finetune", "untrained", "fresh"), 2)},
-             "lowest_train_accuracy": min(min(runs.outcomes(model, every, "train_accuracy", per_digit=count))
-                                          for model in ("finetune", "fresh", "untrained"))}
-            for count in LABELS],
+        "labels": [{"per_digit": count, "difference": interval(runs.gains(every, per_digit=count)),
+                    **{model: interval(runs.outcomes(model, every, per_digit=count)) for model in wrong},
+                    "lowest_train_accuracy": min(min(runs.outcomes(model, every, "train_accuracy", per_digit=count))
+                                                 for model in wrong)} for count in LABELS],
+        "untrained": {"per_digit": FEW, **interval(untrained), **{
+            f"{model}_minus_untrained": interval(minus(runs.outcomes(model, every, per_digit=FEW), untrained))
+            for model in wrong}},
         "cuts": [{"per_digit": count, "frozen": cut[0], "reinit": cut[1], **interval(values),
                   "minus_default": interval(minus(values, cuts[count, CUT])) if cut != CUT else None}
                  for (count, cut), values in cuts.items()],
         "pairs": {"all" if count is None else str(count): summarise_pairs(runs, seeds, pairs, count)
                   for count in (FEW, None)},
         "extremes": [{"new": list(new), "first_gain": runs.pair_gains(new, FEW)[0],
-                      "again": interval(runs.pair_gains(new, FEW, AGAIN))} for new in extreme_pairs(runs, pairs)],
+                      "again": interval(runs.pair_gains(new, FEW, AGAIN))} for new in runs.extreme_pairs(pairs)],
         "rates": [{"learning_rate": rate, **{
-            model: float(np.mean(runs.outcomes(model, range(min(3, seeds)), "validation_accuracy", rate=rate)))
+            model: float(np.mean(runs.outcomes(model, range(RATE_SEEDS), "validation_accuracy", rate=rate)))
             for model in ("base", "finetune", "fresh")}} for rate in RATES],
     }
 
 
 def summarise_pairs(runs: Runs, seeds: int, pairs: int, count: int | None) -> dict:
-    """The gain of transfer (fine-tuned less fresh) over the choices of new digits, each with seed 0.
+    """The gain of transfer (fine-tuned less fresh) over the choices of new digits.
 
     The pairs overlap, so they are described and not tested. What is uncertain about their mean is the noise of each
     pair's one seed: `within_sd`, pooled over the pairs that were repeated with other seeds.
@@ -299,10 +298,7 @@ def summarise_pairs(runs: Runs, seeds: int, pairs: int, count: int | None) -> di
             "gains": [{"new": list(new), "gain": gain} for new, gain in gains.items()]}
 
 
-def extreme_pairs(runs: Runs, pairs: int) -> list[tuple[int, ...]]:
-    """The pairs whose gain with few labels was smallest and largest."""
-    ranked = sorted(spread(pairs), key=lambda new: runs.pair_gains(new, FEW)[0])
-    return [ranked[0], ranked[-1]]
+# Files
 
 
 def read_runs(path: Path, hyperparameters: dict) -> dict[str, dict]:
@@ -330,7 +326,7 @@ def main():
     flags = cli.training_parser(__doc__)
     flags.add_argument("--seeds", type=cli.whole(3), default=10, metavar="N",
                        help="seeds of all parts but pairs (default: %(default)s)")
-    flags.add_argument("--pairs", type=cli.whole(2), default=120, metavar="N",
+    flags.add_argument("--pairs", type=cli.whole(2), default=len(PAIRS), metavar="N",
                        help="how many of the 120 choices of three new digits (default: %(default)s)")
     flags.add_argument("--jobs", type=cli.whole(1), default=os.cpu_count(), metavar="N",
                        help="processes of one thread each (default: one a core, %(default)s)")
@@ -344,20 +340,18 @@ def main():
     finished = read_runs(path, hyperparameters)
     study = {"experiment": "study", "seeds": args.seeds, "pairs": args.pairs, "hyperparameters": hyperparameters,
              "environment": environment(args.device)}
-
-    def done(run: dict) -> None:
-        finished[key(run)] = run
-        save(path, to_json(study, finished))
-
     runs, rate = Runs(finished, args.learning_rate), args.learning_rate
-    options = (args.data_dir, args.out / "checkpoints" / "study", args.epochs, args.batch_size, args.device)
-    carry_out(plan(args.seeds, args.pairs, rate), finished, args.jobs, options, done)
-    again = [pair(new, repetition, rate, [FEW]) for new in extreme_pairs(runs, args.pairs) for repetition in AGAIN]
-    carry_out(sum(again, []), finished, args.jobs, options, done)
+
+    def carry_out_all(some: list[dict]) -> None:
+        carry_out(some, finished, args.jobs, (args.data_dir, args.epochs, args.batch_size, args.device),
+                  lambda: save(path, to_json(study, finished)))
+
+    carry_out_all(plan(args.seeds, args.pairs, rate))
+    carry_out_all([run for new in runs.extreme_pairs(args.pairs) for repetition in AGAIN
+                   for run in pair(new, repetition, rate, (FEW,))])
     images = sum(int((test.labels == digit).sum()) for digit in EXERCISE)
     study["summary"] = summarise(runs, args.seeds, args.pairs, images)
     save(path, to_json(study, finished))
-    from experiments.figures import cuts_figure, labels_figure, pairs_figure, to_png
     for name, figure in (("labels", labels_figure), ("cuts", cuts_figure), ("pairs", pairs_figure)):
         save(args.out / "plots" / f"{name}.png", to_png(figure(study["summary"])))
     print(f"wrote results/study.json and plots/labels.png, cuts.png and pairs.png in {args.out.resolve()}")
