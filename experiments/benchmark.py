@@ -1,6 +1,6 @@
 """How long training takes, and why: fine-tuned against fresh, and a training step explained by three constants.
 
-    python -m experiments.benchmark             # about five minutes on 2 cores; nothing else should run meanwhile
+    python -m experiments.benchmark             # five minutes or so; nothing else should run meanwhile
 
 What is compared runs in turns, round after round: medians and ranges. Writes results/benchmark.json and
 plots/times.png.
@@ -11,27 +11,24 @@ import itertools
 import statistics
 
 import torch
-import torch.nn.functional as F
 from scipy.optimize import nnls
 from torch import nn
-from torch.utils.data import DataLoader, Subset
 from torch.utils.flop_counter import FlopCounterMode
-from torchvision.datasets import MNIST
-from torchvision.transforms import Compose, Normalize, ToTensor
 from tqdm import tqdm
 
 import cli
-from data import MEAN, STD, Split, Task, load_task, split_validation
+from data import Split, Task, load_task
+from experiments.figures import times_figure
 from finetune import fine_tune
 from model import FRESH_SEED, Frozen, build_model
+from plotting import to_png
 from results import environment, save, to_json
-from training import WEIGHT_DECAY, extract_features, fit, now
+from training import EVALUATION_BATCH, extract_features, fit, now
 
 BASE_DIGITS, DIGITS = (0, 1, 2, 3, 4, 5, 6), (7, 8, 9)
 CUT = {"frozen": 1, "reinit": 2}  # finetune.py's defaults
 # Fresh; fine-tuned with the frozen block computed in every step, as is usual; with its features computed once.
-WAYS = ("fresh", "recompute", "once")
-WORKERS = (0, 2)  # DataLoader processes of the usual recipe
+WAYS = {"fresh": (0, False), "recompute": (1, False), "once": (1, True)}  # blocks frozen, computed once
 FITTED, HELD_OUT = (64, 256), (128,)  # batch sizes: the constants are fitted on some and predict the others
 STEPS = 60  # of each configuration in each round
 BYTES = 4  # of a float32
@@ -39,10 +36,10 @@ MATRIX = 2048  # rows and columns: large enough for the product's full rate
 COPY = 2**25  # values, 128 MiB: far more than any cache
 
 
-def train(way: str, args, task: Task, seed: int, base: nn.Sequential | None = None, epochs: int | None = None):
+def train(way: str, args, task: Task, seed: int, base: nn.Sequential | None = None):
     """Train a model in one of `WAYS`; return (model, training seconds, feature seconds)."""
-    options = {"epochs": epochs or args.epochs, "batch_size": args.batch_size, "learning_rate": args.learning_rate,
-               "seed": seed, "last_row_only": True}
+    options = {"epochs": args.epochs, "batch_size": args.batch_size, "learning_rate": args.learning_rate, "seed": seed,
+               "last_row_only": True}
     if way == "fresh":
         model, feature_seconds = build_model(FRESH_SEED + seed).to(args.device), 0.0
         curve = fit(model, task.train, task.validation, **options)
@@ -64,40 +61,6 @@ def compare_ways(args, task: Task, base: nn.Sequential) -> dict:
                 for way, other in (("recompute", "fresh"), ("once", "fresh"), ("once", "recompute"))}
         measured.append(row)
     return spread(measured)
-
-
-def throughput(args, task: Task) -> dict:
-    """Images per second in one epoch of the base model, ours and the usual recipe's."""
-    measured = []
-    for seed in rounds("against the usual recipe", args.rounds):
-        ours = len(task.train.labels) / train("fresh", args, task, seed, epochs=1)[1]
-        usual = [usual_recipe(args, task, seed, workers) for workers in WORKERS]
-        measured.append({"images_per_second": ours, "usual_images_per_second": max(usual), "ratio": ours / max(usual)})
-    return spread(measured)
-
-
-def usual_recipe(args, task: Task, seed: int, workers: int) -> float:
-    """Images per second in one epoch as tutorials train: every image decoded, transformed and collated anew.
-
-    Network, images, batch size, optimiser and schedule are ours; the memory layout is PyTorch's default. To start
-    the workers is part of the time, as it is for a user.
-    """
-    dataset = MNIST(args.data_dir, transform=Compose([ToTensor(), Normalize((MEAN,), (STD,))]))
-    numbered, _ = split_validation(Split(torch.arange(len(dataset)), dataset.targets))
-    images = numbered.images[torch.isin(numbered.labels, torch.tensor(task.digits))]
-    loader = DataLoader(Subset(dataset, images.tolist()), args.batch_size, shuffle=True, num_workers=workers,
-                        drop_last=True)
-    model = build_model(seed).to(args.device, memory_format=torch.contiguous_format)
-    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=WEIGHT_DECAY, fused=True)
-    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, args.learning_rate, total_steps=len(loader),
-                                                    cycle_momentum=False)
-    start = now(args.device)
-    for images, labels in loader:
-        optimizer.zero_grad()
-        F.cross_entropy(model(images.to(args.device)), labels.to(args.device)).backward()
-        optimizer.step()
-        scheduler.step()
-    return len(loader) * args.batch_size / (now(args.device) - start)
 
 
 def count(initial: nn.Module, trained: nn.Module, images: torch.Tensor) -> dict:
@@ -128,10 +91,9 @@ def count(initial: nn.Module, trained: nn.Module, images: torch.Tensor) -> dict:
 
 
 def time_steps(args, task: Task, base: nn.Sequential) -> list[dict]:
-    """Seconds of a training step, way by way: blocks frozen 0 to 3, computed once or in every step, batch sizes."""
-    ways = [(frozen, once) for frozen in range(len(base)) for once in (False, True) if frozen or not once]
-    configurations, rows = [], []
-    for frozen, once in ways:
+    """Seconds of a step in every round, for 0 to 3 blocks frozen, computed once or in every step, and batch sizes."""
+    rows, configurations = [], []
+    for frozen, once in [(0, False), *itertools.product(range(1, len(base)), (False, True))]:
         for batch_size in FITTED + HELD_OUT:
             model = copy.deepcopy(base)
             initial, trained = Frozen(model[:frozen]), model[frozen:]
@@ -140,59 +102,55 @@ def time_steps(args, task: Task, base: nn.Sequential) -> list[dict]:
                 train, initial = extract_features(initial, train), nn.Sequential()
             counted = count(copy.deepcopy(initial), copy.deepcopy(trained), train.images[:2].clone())
             rows.append({"frozen": frozen, "once": once, "batch_size": batch_size, **counted, "seconds": []})
-            configurations.append((nn.Sequential(initial, trained), train))
-    validation = [Split(*(values[:2] for values in train)) for _, train in configurations]
+            configurations.append((nn.Sequential(initial, trained), train, Split(*(values[:2] for values in train))))
     for seed in rounds("steps", args.rounds):
-        for row, (model, train), few in zip(rows, configurations, validation):
-            curve = fit(model, train, few, epochs=1, batch_size=row["batch_size"], learning_rate=args.learning_rate,
+        for row, (model, *splits) in zip(rows, configurations):
+            curve = fit(model, *splits, epochs=1, batch_size=row["batch_size"], learning_rate=args.learning_rate,
                         seed=seed, last_row_only=True)
             row["seconds"].append(curve[-1]["seconds"] / STEPS)
     return rows
 
 
-def fit_constants(rows: list[dict], seconds: list[float]) -> dict:
-    """The constants of: step = passes * c + FLOPs / F + bytes / B; least squares of relative errors, none negative."""
-    shares = [[row["passes"] / time, row["batch_size"] * row["flops"] / time,
-               BYTES * row["batch_size"] * row["values"] / time] for row, time in zip(rows, seconds)]
-    (per_pass, per_flop, per_byte), _ = nnls(shares, [1.0] * len(shares))
-    return {"seconds_per_pass": per_pass, "flops_per_second": 1 / per_flop, "bytes_per_second": 1 / per_byte}
+def predict(row: dict, images: float, constants: dict[str, float]) -> dict[str, float]:
+    """Seconds of a step over `images` images: a fixed cost for each pass, arithmetic, and moving values."""
+    numbers = {"pass": row["passes"], "flop": images * row["flops"], "byte": images * BYTES * row["values"]}
+    return {cost: number * constants[cost] for cost, number in numbers.items()}
 
 
-def terms(counted: dict, batch_size: int, constants: dict) -> dict:
-    """Predicted seconds of a step, by what they are spent on."""
-    return {"fixed": counted["passes"] * constants["seconds_per_pass"],
-            "arithmetic": batch_size * counted["flops"] / constants["flops_per_second"],
-            "memory": BYTES * batch_size * counted["values"] / constants["bytes_per_second"]}
+def fit_constants(rows: list[dict], times: list[float]) -> dict[str, float]:
+    """Seconds per pass, per FLOP and per byte moved, none negative: least squares of the relative errors."""
+    ones = {"pass": 1.0, "flop": 1.0, "byte": 1.0}
+    shares = [[number / time for number in predict(row, row["batch_size"], ones).values()]
+              for row, time in zip(rows, times)]
+    return dict(zip(ones, nnls(shares, [1.0] * len(shares))[0].tolist()))
 
 
-def explain(args, task: Task, base: nn.Sequential, ways: dict) -> dict:
+def explain(args, task: Task, base: nn.Sequential) -> dict:
     """Three constants of the machine, fitted on some batch sizes, and what they predict for all.
 
-    The effective rate of memory counts activations alone; small ones stay in the processor's cache.
+    The rate of memory is an effective one: it counts activations alone, and small ones stay in the processor's cache.
     """
     rows = time_steps(args, task, base)
     fitted = [row for row in rows if row["batch_size"] in FITTED]
-    constants = fit_constants(fitted, [statistics.median(row["seconds"]) for row in fitted])
     by_round = [fit_constants(fitted, [row["seconds"][number] for row in fitted]) for number in range(args.rounds)]
     for row in rows:
-        row |= {"measured": statistics.median(row.pop("seconds")), "fitted": row["batch_size"] in FITTED,
-                "predicted": sum(terms(row, row["batch_size"], constants).values())}
-    features = count(Frozen(copy.deepcopy(base[:1])), nn.Sequential(), task.train.images[:2])
-    batches = len(task.train.labels) // args.batch_size
+        row |= {"measured": statistics.median(row.pop("seconds")), "fitted": row["batch_size"] in FITTED}
+    constants = fit_constants(fitted, [row["measured"] for row in fitted])
+    for row in rows:
+        row["predicted"] = sum(predict(row, row["batch_size"], constants).values())
+    images = len(task.train.labels)
+    batches = images // args.batch_size
     predicted = {}
-    for way, frozen, once in (("fresh", 0, False), ("recompute", 1, False), ("once", 1, True)):
-        row = next(row for row in rows if (row["frozen"], row["once"]) == (frozen, once))
-        size = len(task.train.labels) / batches  # images in a step
-        predicted[way] = {name: value * args.epochs * batches for name, value in terms(row, size, constants).items()}
-        if once:
-            pass_ = terms(features, len(task.train.labels), constants)
-            predicted[way]["features"] = pass_["arithmetic"] + pass_["memory"]
-    whole = {way: sum(parts.values()) for way, parts in predicted.items()}
-    return {"constants": {name: value | {"fitted": constants[name]} for name, value in spread(by_round).items()},
+    for way, cut in WAYS.items():
+        row = next(row for row in rows if (row["frozen"], row["once"]) == cut)
+        step = predict(row, images / batches, constants)
+        predicted[way] = {cost: args.epochs * batches * seconds for cost, seconds in step.items()}
+    features = count(Frozen(copy.deepcopy(base[:1])), nn.Sequential(), task.train.images[:2])
+    predicted["once"]["features"] = images / EVALUATION_BATCH * sum(
+        predict(features, EVALUATION_BATCH, constants).values())
+    return {"constants": {cost: {"fitted": constants[cost], **row} for cost, row in spread(by_round).items()},
             "matrix_product_flops_per_second": matrix_product(args.device),
-            "copy_bytes_per_second": copy_rate(args.device), "steps": rows, "predicted_seconds": predicted,
-            "ratio_to_fresh": {way: {"predicted": whole[way] / whole["fresh"],
-                                     "measured": ways[f"{way}_to_fresh"]["median"]} for way in WAYS[1:]}}
+            "copy_bytes_per_second": copy_rate(args.device), "steps": rows, "predicted_seconds": predicted}
 
 
 def matrix_product(device: torch.device) -> float:
@@ -209,9 +167,9 @@ def copy_rate(device: torch.device) -> float:
 
 
 def clock(work, device: torch.device) -> float:
-    """Median of the seconds that `work` takes, of ten."""
-    times = [now(device)] + [(work(), now(device))[1] for _ in range(11)]
-    return statistics.median(end - start for start, end in itertools.pairwise(times[1:]))
+    """Median of the seconds that `work` takes, of ten after a first."""
+    times = [(work(), now(device))[1] for _ in range(11)]
+    return statistics.median(end - start for start, end in itertools.pairwise(times))
 
 
 def rounds(title: str, number: int):
@@ -230,18 +188,15 @@ def main():
                        help="how often everything is measured (default: %(default)s)")
     args = cli.parse(flags)
     base_task, task = (load_task(args.data_dir, digits, args.device) for digits in (BASE_DIGITS, DIGITS))
-    results = {"experiment": "benchmark", "rounds": args.rounds, "environment": environment(args.device),
-               "hyperparameters": {name: getattr(args, name) for name in ("epochs", "batch_size", "learning_rate")}}
     base, _, _ = train("fresh", args, base_task, args.seed)  # warms up too
-    results["ways"] = compare_ways(args, task, base)
-    results["explanation"] = explain(args, task, base, results["ways"])
-    results["throughput"] = throughput(args, base_task)
+    results = {"experiment": "benchmark", "rounds": args.rounds,
+               "hyperparameters": {name: getattr(args, name) for name in ("epochs", "batch_size", "learning_rate")},
+               "ways": compare_ways(args, task, base), "explanation": explain(args, task, base),
+               "environment": environment(args.device)}
     save(args.out / "results" / "benchmark.json", to_json(results))
-    from experiments.figures import times_figure, to_png
     save(args.out / "plots" / "times.png", to_png(times_figure(results)))
-    for way in WAYS[1:]:
-        ratio = results["explanation"]["ratio_to_fresh"][way]
-        print(f"{way} / fresh: measured {ratio['measured']:.2f}, predicted {ratio['predicted']:.2f}")
+    for way in ("recompute", "once"):
+        print(f"{way} / fresh: {results['ways'][f'{way}_to_fresh']['median']:.2f}")
     print(f"wrote results/benchmark.json and plots/times.png in {args.out.resolve()}")
 
 

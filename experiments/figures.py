@@ -4,7 +4,7 @@ import math
 
 from matplotlib.figure import Figure
 
-from plotting import COLOURS, HALF, WIDTH, spell_digits, style
+from plotting import COLOURS, HALF, WIDTH, style
 
 
 @style
@@ -38,18 +38,18 @@ def pairs_figure(summary: dict) -> Figure:
     """What transfer gains for each choice of three new digits: with all labels (x) and with few (y)."""
     figure = Figure(figsize=(HALF, 2.3))
     axes = figure.subplots()
-    (few, few_name), everything = [(summary["pairs"][name], name) for name in summary["pairs"] if name != "all"][0], \
-        summary["pairs"]["all"]
-    points = [(100 * x["gain"], 100 * y["gain"], y["new"])
-              for x, y in zip(everything["gains"], few["gains"], strict=True)]
+    (few_name, few), (_, everything) = summary["pairs"].items()
     axes.axhline(0, color="0.5", linewidth=0.8)
     axes.axvline(0, color="0.5", linewidth=0.8)
-    axes.plot([x for x, _, _ in points], [y for _, y, _ in points], "o", color="0.35", markersize=3, alpha=0.6)
-    x, y, _ = next(point for point in points if point[2] == [7, 8, 9])
-    axes.plot(x, y, "D", color=COLOURS["finetune"], markersize=5)
-    axes.annotate("7-9", (x, y), (5, 3), textcoords="offset points", color=COLOURS["finetune"], fontsize=8)
-    axes.errorbar([100 * everything["mean"]], [100 * few["mean"]], [[100 * few["within_sd"]]],
-                  [[100 * everything["within_sd"]]], color="black", capsize=2, linewidth=1, marker="s", markersize=4)
+    for x, y in zip(everything["gains"], few["gains"], strict=True):
+        exercise = x["new"] == [7, 8, 9]
+        axes.plot(100 * x["gain"], 100 * y["gain"], "D" if exercise else "o", markersize=5 if exercise else 3,
+                  color=COLOURS["finetune"] if exercise else "0.35", alpha=1 if exercise else 0.6, zorder=2 + exercise)
+        if exercise:
+            axes.annotate("7-9", (100 * x["gain"], 100 * y["gain"]), (5, 3), textcoords="offset points",
+                          color=COLOURS["finetune"], fontsize=8)
+    axes.errorbar([100 * everything["mean"]], [100 * few["mean"]], [100 * few["within_sd"]],
+                  [100 * everything["within_sd"]], color="black", capsize=2, linewidth=1, marker="s", markersize=4)
     axes.set_xlabel("gain with all labels (points)")
     axes.set_ylabel(f"gain with {few_name} labels (points)")
     axes.set_title(f"{few['n']} choices of three new digits", loc="left")
@@ -84,21 +84,22 @@ def cuts_figure(summary: dict) -> Figure:
     return figure
 
 
-TERMS = {"fixed": ("fixed costs", "0.75"), "arithmetic": ("arithmetic", "#56B4E9"),  # no model's colours
-         "memory": ("moving values", "#E69F00"), "features": ("features, once", "#CC79A7")}
+COSTS = {"pass": ("fixed costs of passes", "0.75"), "flop": ("arithmetic", "#56B4E9"),  # no model's colours
+         "byte": ("moving values", "#E69F00"), "features": ("features, once", "#CC79A7")}
+WAYS = {"fresh": "fresh", "recompute": "fine-tuned,\nfrozen block\nin every step", "once": "fine-tuned,\nfeatures once"}
 
 
 @style
 def times_figure(results: dict) -> Figure:
-    """Left: predicted against measured time of a step. Right: predicted training time by term, and the measured one."""
+    """Left: predicted against measured time of a step. Right: predicted training time by cost, and the measured one."""
     figure = Figure(figsize=(WIDTH, 2.3))
     left, right = figure.subplots(1, 2, width_ratios=(2, 3))
-    explanation = results["explanation"]
-    for row in explanation["steps"]:
+    steps = results["explanation"]["steps"]
+    for row in steps:
         left.plot(1000 * row["measured"], 1000 * row["predicted"], "D" if row["once"] else "o", markersize=4,
                   color=COLOURS["finetune" if row["frozen"] else "fresh"],
                   markerfacecolor=None if row["fitted"] else "white")
-    ends = [f(1000 * row[key] for row in explanation["steps"] for key in ("measured", "predicted")) for f in (min, max)]
+    ends = [f(1000 * row[key] for row in steps for key in ("measured", "predicted")) for f in (min, max)]
     left.plot(ends, ends, color="0.5", linewidth=0.8, zorder=0)
     left.set_xscale("log")
     left.set_yscale("log")
@@ -106,27 +107,26 @@ def times_figure(results: dict) -> Figure:
         axis.set_major_formatter("{x:g}")
     left.set_xlabel("measured step (milliseconds)")
     left.set_ylabel("predicted step (ms)")
-    left.set_title("filled: fitted, hollow: predicted", loc="left")
-    names = {"fresh": "fresh", "recompute": "fine-tuned,\nfrozen block\nin every step",
-             "once": "fine-tuned,\nfeatures once"}
-    for place, (way, name) in enumerate(names.items()):
-        end = 0.0
-        for term, seconds in explanation["predicted_seconds"][way].items():
-            label, colour = TERMS[term]
+    left.set_title("filled: fitted, hollow: held out", loc="left")
+    labelled = set()
+    for place, way in enumerate(WAYS):
+        parts, end = results["explanation"]["predicted_seconds"][way], 0.0
+        for cost, seconds in parts.items():
+            label, colour = COSTS[cost]
             right.barh(place, seconds, 0.5, end, color=colour, edgecolor="white", linewidth=0.5)
-            if way == "fresh" or term == "features":
+            if cost not in labelled and seconds > 0.05 * sum(parts.values()):
                 right.annotate(label, (end + seconds / 2, place - 0.27), ha="center", va="bottom", fontsize=7.5)
+                labelled.add(cost)
             end += seconds
         time = results["ways"][f"{way}_seconds"]
-        right.errorbar([time["median"]], [place], xerr=[[time["median"] - time["lowest"]],
-                                                        [time["highest"] - time["median"]]],
-                       fmt="D", color="black", markersize=4, capsize=2)
-    right.set_yticks(range(len(names)), names.values())
-    for label, way in zip(right.get_yticklabels(), names):
+        right.errorbar([time["median"]], [place], fmt="D", color="black", markersize=4, capsize=2, xerr=[
+            [time["median"] - time["lowest"]], [time["highest"] - time["median"]]])
+    right.set_yticks(range(len(WAYS)), WAYS.values())
+    for label, way in zip(right.get_yticklabels(), WAYS):
         label.set_color(COLOURS["fresh" if way == "fresh" else "finetune"])
     right.set_ylim(2.5, -0.7)
     right.set_xlim(0)
     right.grid(False, axis="y")
     right.set_xlabel("training time (seconds); diamonds: measured")
-    right.set_title(f"predicted by three constants, digits {spell_digits([7, 8, 9])}", loc="left")
+    right.set_title("predicted by three constants", loc="left")
     return figure

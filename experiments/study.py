@@ -71,21 +71,19 @@ def key(run: dict) -> str:
     return json.dumps({name: value for name, value in run.items() if name != "outcome"})
 
 
-def plan(seeds: int, pairs: int, rate: float) -> list[dict]:
+def plan(seeds: int, pairs: int) -> list[dict]:
     """Every run of the study but those of the extreme pairs, which are known only when the others have run."""
     runs = []
     for seed in range(seeds):
-        runs += [setting("base", seed, rate=rate), setting("fresh", seed, rate=rate)]
-        runs += [setting(model, seed, per_digit=count, rate=rate)
-                 for count in LABELS for model in ("finetune", "fresh")]
-        runs += [setting("untrained", seed, per_digit=FEW, rate=rate)]
-        runs += [setting("finetune", seed, per_digit=count, cut=cut, rate=rate)
+        runs += [setting("base", seed), setting("fresh", seed), setting("untrained", seed, per_digit=FEW)]
+        runs += [setting(model, seed, per_digit=count) for count in LABELS for model in ("finetune", "fresh")]
+        runs += [setting("finetune", seed, per_digit=count, cut=cut)
                  for count in (None, FEW) for cut in CUTS if cut != (0, 4)]
     for number, new in enumerate(spread(pairs)):
         for repetition in range(3 if number and number % REPEATED == 0 else 1):
-            runs += pair(new, repetition, rate, (FEW, None))
-    runs += [setting(model, seed, rate=other)
-             for seed in range(RATE_SEEDS) for other in RATES for model in ("base", "finetune", "fresh")]
+            runs += pair(new, repetition, (FEW, None))
+    runs += [setting(model, seed, rate=rate)
+             for seed in range(RATE_SEEDS) for rate in RATES for model in ("base", "finetune", "fresh")]
     return list({key(run): run for run in runs}.values())
 
 
@@ -98,11 +96,11 @@ def pair_seed(new: tuple[int, ...], repetition: int) -> int:
     return PAIRS.index(new) + len(PAIRS) * repetition
 
 
-def pair(new: tuple[int, ...], repetition: int, rate: float, counts: tuple) -> list[dict]:
+def pair(new: tuple[int, ...], repetition: int, counts: tuple) -> list[dict]:
     """The runs of one choice of new digits: a base, and a fine-tuned and a fresh model for each number of labels."""
     seed = pair_seed(new, repetition)
-    return [setting("base", seed, new, rate=rate)] + [
-        setting(model, seed, new, count, rate=rate) for count in counts for model in ("finetune", "fresh")]
+    return [setting("base", seed, new)] + [
+        setting(model, seed, new, count) for count in counts for model in ("finetune", "fresh")]
 
 
 def few_labels(split: Split, per_digit: int | None, seed: int) -> Split:
@@ -220,12 +218,11 @@ def bootstrap(differences: np.ndarray, samples: int = 2000) -> dict:
 class Runs:
     """The finished runs, to be asked for."""
 
-    def __init__(self, finished: dict[str, dict], rate: float):
-        self.finished, self.rate = finished, rate
+    def __init__(self, finished: dict[str, dict]):
+        self.finished = finished
 
     def outcomes(self, model: str, seeds, what: str = "test_accuracy", **wanted) -> list:
-        runs = (setting(model, seed, **{"rate": self.rate, **wanted}) for seed in seeds)
-        return [self.finished[key(run)]["outcome"][what] for run in runs]
+        return [self.finished[key(setting(model, seed, **wanted))]["outcome"][what] for seed in seeds]
 
     def gains(self, seeds, **wanted) -> list[float]:
         """Test accuracy of fine-tuned less fresh, for each seed."""
@@ -305,15 +302,10 @@ def read_runs(path: Path, hyperparameters: dict) -> dict[str, dict]:
     """The finished runs in `path`, by their settings. Raises UserError if they are of another study."""
     if not path.exists():
         return {}
-    try:
-        study = json.loads(path.read_text(encoding="utf-8"))
-        finished = {key(run): run for run in study["runs"]}
-        if study["hyperparameters"] == hyperparameters:
-            return finished
-        reason = f"holds a study with {study['hyperparameters']}"
-    except (ValueError, KeyError, TypeError, AttributeError):
-        reason = "is not a study's results"
-    raise UserError(f"{path} {reason}: give another --out, or delete it to begin anew")
+    study = json.loads(path.read_text(encoding="utf-8"))
+    if study["hyperparameters"] != hyperparameters:
+        raise UserError(f"{path} holds a study with {study['hyperparameters']}: give another --out, or delete the file")
+    return {key(run): run for run in study["runs"]}
 
 
 def to_json(study: dict, finished: dict[str, dict]) -> bytes:
@@ -331,8 +323,9 @@ def main():
     flags.add_argument("--jobs", type=cli.whole(1), default=os.cpu_count(), metavar="N",
                        help="processes of one thread each (default: one a core, %(default)s)")
     args = cli.parse(flags)
-    if args.seed:
-        raise UserError("--seed: the study takes the seeds 0 to N-1; say how many with --seeds N")
+    if args.seed or args.learning_rate != cli.LEARNING_RATE:
+        raise UserError("the study takes the seeds 0 to N-1 (--seeds N) and the learning rates that it compares: "
+                        "leave out --seed and --learning-rate")
     hyperparameters = {name: getattr(args, name) for name in ("epochs", "batch_size", "learning_rate")}
     load_mnist(args.data_dir, train=True)  # damaged files are found here, by one process
     test = load_mnist(args.data_dir, train=False)
@@ -340,18 +333,17 @@ def main():
     finished = read_runs(path, hyperparameters)
     study = {"experiment": "study", "seeds": args.seeds, "pairs": args.pairs, "hyperparameters": hyperparameters,
              "environment": environment(args.device)}
-    runs, rate = Runs(finished, args.learning_rate), args.learning_rate
 
-    def carry_out_all(some: list[dict]) -> None:
-        carry_out(some, finished, args.jobs, (args.data_dir, args.epochs, args.batch_size, args.device),
-                  lambda: save(path, to_json(study, finished)))
+    def save_study() -> None:
+        save(path, to_json(study, finished))
 
-    carry_out_all(plan(args.seeds, args.pairs, rate))
-    carry_out_all([run for new in runs.extreme_pairs(args.pairs) for repetition in AGAIN
-                   for run in pair(new, repetition, rate, (FEW,))])
+    runs, options = Runs(finished), (args.data_dir, args.epochs, args.batch_size, args.device)
+    carry_out(plan(args.seeds, args.pairs), finished, args.jobs, options, save_study)
+    again = [pair(new, repetition, (FEW,)) for new in runs.extreme_pairs(args.pairs) for repetition in AGAIN]
+    carry_out(sum(again, []), finished, args.jobs, options, save_study)
     images = sum(int((test.labels == digit).sum()) for digit in EXERCISE)
     study["summary"] = summarise(runs, args.seeds, args.pairs, images)
-    save(path, to_json(study, finished))
+    save_study()
     for name, figure in (("labels", labels_figure), ("cuts", cuts_figure), ("pairs", pairs_figure)):
         save(args.out / "plots" / f"{name}.png", to_png(figure(study["summary"])))
     print(f"wrote results/study.json and plots/labels.png, cuts.png and pairs.png in {args.out.resolve()}")
