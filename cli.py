@@ -11,7 +11,7 @@ import torch
 
 from data import UserError, parse_digits
 
-# Chosen on validation: see "How the hyperparameters were chosen" in README.md.
+# See "How the hyperparameters were chosen" in README.md.
 EPOCHS, BATCH_SIZE, LEARNING_RATE = 5, 128, 0.008
 
 
@@ -25,26 +25,26 @@ def parser(description: str) -> Parser:
     flags = Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     flags.add_argument("--data-dir", default="data", metavar="DIR", help="where MNIST is (default: %(default)s)")
     flags.add_argument("--out", default=".", type=Path, metavar="DIR",
-                       help="plots/, results/ and checkpoints/ go below it (default: this folder)")
+                       help="plots/, results/ and checkpoints/ go below it (default: the current folder)")
     return flags
 
 
 def training_parser(description: str, digits: str | None = None) -> Parser:
-    """`parser` with the flags of training; `digits` is the script's default task (None: it has no such flag)."""
+    """`parser` with the flags of training; `digits`: a script's default task (None: the experiments vary these)."""
     flags = parser(description)
-    flags.add_argument("--seed", type=whole(0), default=0, metavar="N",
-                       help="draws the initial weights and the order of the images (default: %(default)s)")
     flags.add_argument("--epochs", type=whole(1), default=EPOCHS, metavar="N",
                        help="passes over the training images (default: %(default)s)")
     flags.add_argument("--batch-size", type=whole(2), default=BATCH_SIZE, metavar="N",
-                       help="images per step (default: %(default)s)")
-    flags.add_argument("--learning-rate", type=positive, default=LEARNING_RATE, metavar="X",
-                       help="highest value of the one-cycle schedule (default: %(default)s)")
+                       help="images per step, at least (default: %(default)s)")
     flags.add_argument("--device", type=choose_device, default="auto", metavar="auto|cpu|cuda",
                        help="auto is CUDA where there is one, otherwise the CPU (default: %(default)s)")
     if digits:
         flags.add_argument("--digits", type=parse_digits, default=digits, metavar="SPEC",
                            help="digits to train on: 0-6, 7-9, or 1,4,5,9 (default: %(default)s)")
+        flags.add_argument("--seed", type=whole(0), default=0, metavar="N",
+                           help="draws the initial weights and the order of the images (default: %(default)s)")
+        flags.add_argument("--learning-rate", type=positive, default=LEARNING_RATE, metavar="X",
+                           help="highest value of the one-cycle schedule (default: %(default)s)")
     return flags
 
 
@@ -90,12 +90,12 @@ def choose_device(name: str) -> torch.device:
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a script: a UserError is one line and exit status 2, Ctrl-C one line and 130. All else is Python's."""
+    """Run a script: a UserError is one line and exit status 2, Ctrl-C one line and 130; other errors, a traceback."""
     try:
         main()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("interrupted: earlier results are as they were", file=sys.stderr)
+        print("interrupted: no file is left half-written", file=sys.stderr)
         sys.exit(130)

@@ -14,7 +14,7 @@ import torch
 import cli
 from data import UserError, load_task
 from plotting import LABELS, comparison_figure, errors_figure, loss_curves_figure, spell_digits, to_png
-from results import load_checkpoint, read_results, save
+from results import SCRIPTS, load_checkpoint, read_results, save
 
 TABLE = re.compile(r"(<!-- table[^\n]*-->\n).*?(<!-- end of table -->)", re.DOTALL)
 
@@ -54,8 +54,8 @@ def main():
         raise UserError(f"the fine-tuned model is on the digits {spell_digits(finetune['digits'])}, the fresh one on "
                         f"{spell_digits(fresh['digits'])}: run both scripts with the same --digits")
     task = load_task(args.data_dir, tuple(fresh["digits"]))
-    predictions = {name: predict(load_checkpoint(args.out / "checkpoints" / f"{name}.pt")[0], task.test.images)
-                   for name in ("finetune", "fresh")}
+    predictions = {name: predict(load_checkpoint(args.out / "checkpoints" / f"{name}.pt", f"run {SCRIPTS[name]}")[0],
+                                   task.test.images) for name in ("finetune", "fresh")}
     for name, figure in {"comparison": comparison_figure(finetune, fresh), "loss_curves": loss_curves_figure(results),
                          "errors": errors_figure(task, predictions)}.items():
         save(args.out / "plots" / f"{name}.png", to_png(figure))

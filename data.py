@@ -57,7 +57,7 @@ def load_mnist(data_dir: str | Path, train: bool) -> Split:
     overwritten pixels or a label of 77 without a word, so what it decoded is compared with the published data.
     """
     raw = Path(data_dir, "MNIST", "raw")
-    damaged = f"delete the files in {raw} whose names do not end in .gz; the next run makes them again"
+    damaged = f"delete the files in {raw} whose names end in -ubyte; the next run unpacks them again"
     try:
         mnist = MNIST(data_dir, train=train, download=True)
     except Exception as error:  # a damaged file makes torchvision raise nearly everything
@@ -78,7 +78,7 @@ def split_validation(split: Split) -> tuple[Split, Split]:
     validation = torch.zeros(len(split.labels), dtype=torch.bool)
     for digit in range(10):
         images = (split.labels == digit).nonzero().squeeze(1)
-        generator = torch.Generator().manual_seed(VALIDATION_SEED + digit)  # the same images in whichever task
+        generator = torch.Generator().manual_seed(VALIDATION_SEED + digit)  # one for each digit
         validation[images[torch.randperm(len(images), generator=generator)[: round(len(images) / 10)]]] = True
     return tuple(Split(split.images[part], split.labels[part]) for part in (~validation, validation))
 

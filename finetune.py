@@ -3,8 +3,8 @@
     python finetune.py              # needs checkpoints/base.pt from train_base.py
 
 Initial blocks keep the base model's weights, frozen; intermediate blocks start from them and are trained further;
-final blocks are reinitialised and trained. Saves results/finetune.json, plots/finetune_loss.png and
-checkpoints/finetune.pt.
+final blocks are reinitialised and trained. Gives @ test accuracy (mean of 10 seeds).
+Saves results/finetune.json, plots/finetune_loss.png and checkpoints/finetune.pt.
 """
 
 from pathlib import Path
@@ -18,6 +18,8 @@ from data import Split, UserError, load_task
 from model import FRESH_SEED, Frozen, divide, reinitialise
 from training import extract_features, fit, now
 
+FROZEN, REINIT = 1, 2  # conv1; fc1 and fc2
+
 
 def fine_tune(model: nn.Sequential, train: Split, validation: Split, *, frozen: int, reinit: int, seed: int,
               recompute_frozen: bool = False, **options) -> tuple[list[dict], float]:
@@ -25,8 +27,8 @@ def fine_tune(model: nn.Sequential, train: Split, validation: Split, *, frozen: 
 
     The initial part never changes and images are not augmented, so its output for an image never changes either: it
     is computed once, and the other parts are trained on it as on any other data set. `recompute_frozen` computes it
-    in every step, as is usual: same result, more time. The time for the training images' features is part of the
-    curve's seconds; the validation images' features serve evaluation alone and are not counted. `options` go to `fit`.
+    in every step, as is usual: same result up to rounding, more time. The curve's seconds count the training images'
+    features; those of the validation images serve evaluation alone and are not counted. `options` go to `fit`.
     """
     initial, intermediate, final = divide(model, frozen, reinit)
     initial = Frozen(initial)  # the base's values, frozen; `intermediate` has the base's values and is trained further
@@ -46,16 +48,16 @@ def main():
     flags = cli.training_parser(__doc__, digits="7-9")
     flags.add_argument("--base", type=Path, metavar="FILE",
                        help="the base model's checkpoint (default: checkpoints/base.pt below --out)")
-    flags.add_argument("--frozen", type=cli.whole(0), default=1, metavar="N",
-                       help="first blocks, that stay as they are (default: %(default)s)")
-    flags.add_argument("--reinit", type=cli.whole(0), default=2, metavar="N",
-                       help="last blocks, that are reinitialised (default: %(default)s)")
+    flags.add_argument("--frozen", type=cli.whole(0), default=FROZEN, metavar="N",
+                       help="how many of the first blocks to freeze (default: %(default)s)")
+    flags.add_argument("--reinit", type=cli.whole(0), default=REINIT, metavar="N",
+                       help="how many of the last blocks to reinitialise (default: %(default)s)")
     flags.add_argument("--recompute-frozen", action="store_true",
-                       help="run the frozen blocks in every step, as is usual, not once: same result, more time")
+                       help="run the frozen blocks in every step, as is usual: same result up to rounding, more time")
     args = cli.parse(flags)
     base = args.base or args.out / "checkpoints" / "base.pt"
-    model, base_digits = results.load_checkpoint(base, args.device)
-    divide(model, args.frozen, args.reinit)  # a cut that does not fit is said before the data are loaded
+    model, base_digits = results.load_checkpoint(base, "run train_base.py, or name another with --base", args.device)
+    divide(model, args.frozen, args.reinit)  # a cut that does not fit is reported before the data are loaded
     if both := sorted(set(base_digits) & set(args.digits)):
         raise UserError(f"--digits: the base model in {base} was trained on {', '.join(map(str, both))} already; "
                         "name other digits")

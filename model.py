@@ -3,8 +3,7 @@
     initial, intermediate, final = divide(build_model(), frozen=1, reinit=2)
 
 The network has the shape of LeNet-5 (LeCun et al. 1998: two 5x5 convolutions with pooling, then fully connected
-layers), with batch normalisation, ReLU and max pooling. Pooling comes before normalisation and ReLU: these then work
-on a quarter of the values.
+layers), with batch normalisation, ReLU and max pooling. Pooling comes first: the rest then sees a quarter of the values.
 """
 
 from collections import OrderedDict
@@ -31,7 +30,7 @@ def build_model(seed: int | None = None) -> nn.Sequential:
         fc1=nn.Sequential(nn.Flatten(), nn.Linear(32 * 4 * 4, 64, bias=False), nn.BatchNorm1d(64), nn.ReLU()),
         fc2=nn.Linear(64, CLASSES),
     ))
-    # All channels of a pixel side by side in memory: convolution and above all pooling are several times faster so.
+    # All channels of a pixel side by side in memory: convolution and above all pooling are several times faster.
     return model.to(memory_format=torch.channels_last)
 
 

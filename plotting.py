@@ -99,7 +99,7 @@ def errors_figure(task: Task, predictions: dict[str, torch.Tensor]) -> Figure:
             axes.set_title(f"{int(task.test.labels[image])} as " + "/".join(map(str, sorted(seen))), fontsize=8, pad=2)
         line[0].text(-0.35, 0.5, label, transform=line[0].transAxes, rotation=90, ha="right", va="center", fontsize=8,
                      color=colour)
-    figure.suptitle(f"Wrong test images of the digits {spell_digits(task.digits)} (true as predicted)", fontsize=9)
+    figure.suptitle(f"Misclassified test images of {spell_digits(task.digits)} (true as predicted digit)", fontsize=9)
     return figure
 
 

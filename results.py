@@ -25,7 +25,7 @@ SCRIPTS = {"base": "train_base.py", "finetune": "finetune.py", "fresh": "train_f
 
 def finish(experiment: str, args: argparse.Namespace, task: Task, model: nn.Sequential, curve: list[dict],
            feature_seconds: float = 0.0, frozen: int = 0, reinit: int = 4) -> None:
-    """Evaluate on the test set, once; save results, plot and checkpoint; print the accuracies.
+    """Evaluate on all training images and on the test set; save results, plot and checkpoint; print the accuracies.
 
     Raises UserError if training diverged; nothing is saved then.
     """
@@ -73,13 +73,13 @@ def to_json(value: dict) -> bytes:
     return (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode()
 
 
-def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> tuple[nn.Sequential, list[int]]:
+def load_checkpoint(path: Path, fix: str, device: str | torch.device = "cpu") -> tuple[nn.Sequential, list[int]]:
     """A saved model, and the digits that it was trained on. Nothing in the file is executed (weights_only).
 
-    Raises UserError where there is no such file, or it is damaged or holds anything but this network.
+    Raises UserError, which ends with the advice `fix`, where there is no such file or it holds anything else.
     """
     if not path.exists():
-        raise UserError(f"no checkpoint {path}: run train_base.py first, or name another with --base")
+        raise UserError(f"there is no checkpoint {path}: {fix}")
     try:
         with zipfile.ZipFile(path) as archive:  # torch.load compares no checksums: flipped bits would be weights
             if archive.testzip():
@@ -90,8 +90,8 @@ def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> tuple[nn.
         return model, list(checkpoint["digits"])
     except Exception as error:  # a file of any kind: torch raises nearly everything
         reason = str(error).split("\n")[0].split(". ")[0]
-        raise UserError(f"{path} is not a checkpoint of this network ({type(error).__name__}: {reason}): "
-                        "run train_base.py again, or name another with --base") from None
+        name = type(error).__name__
+        raise UserError(f"{path} is not a checkpoint of this network ({name}: {reason}): {fix}") from None
 
 
 def read_results(out: Path) -> dict[str, dict]:

@@ -21,7 +21,7 @@ def fit(model: nn.Module, train: Split, validation: Split, *, epochs: int, batch
     """Train `model` in place with AdamW and a one-cycle learning rate (Smith & Topin 2018); return its curve.
 
     The curve has a row before the first step and one after each epoch (`last_row_only`: only one, after the last):
-    `epoch`, `seconds` (of training so far, plus the `seconds` given), and mean cross-entropy in nats and accuracy in
+    `epoch`, `seconds` (of training so far, counted from those given), and mean cross-entropy in nats and accuracy in
     [0, 1] in evaluation mode, on `validation` and on as many images of `train`. `seed` orders the images; each is seen
     once an epoch, in batches of nearly equal size, none smaller than `batch_size` unless there are too few images: a
     last batch of one image could not be normalised. `verbose` prints the rows, and a progress bar on a terminal.
@@ -64,7 +64,7 @@ def fit(model: nn.Module, train: Split, validation: Split, *, epochs: int, batch
 
 
 def _pick(images: torch.Tensor, batch: torch.Tensor) -> torch.Tensor:
-    """images[batch], twice as fast: index_select copies on all cores, but only rows, and forgets channels_last."""
+    """images[batch], twice as fast: index_select copies rows on all cores; to keep channels_last, channels go last."""
     if images.dim() < 4:
         return images.index_select(0, batch)
     return images.permute(0, 2, 3, 1).index_select(0, batch).permute(0, 3, 1, 2)

@@ -19,16 +19,15 @@ from tqdm import tqdm
 import cli
 from data import Split, Task, load_task
 from experiments.figures import times_figure
-from finetune import fine_tune
+from finetune import FROZEN, REINIT, fine_tune
 from model import FRESH_SEED, Frozen, build_model
 from plotting import to_png
 from results import environment, save, to_json
 from training import EVALUATION_BATCH, extract_features, fit, now
 
 BASE_DIGITS, DIGITS = (0, 1, 2, 3, 4, 5, 6), (7, 8, 9)
-CUT = {"frozen": 1, "reinit": 2}  # finetune.py's defaults
 # Fresh; fine-tuned with the frozen block computed in every step, as is usual; with its features computed once.
-WAYS = {"fresh": (0, False), "recompute": (1, False), "once": (1, True)}  # blocks frozen, computed once
+WAYS = {"fresh": (0, False), "recompute": (FROZEN, False), "once": (FROZEN, True)}  # blocks frozen, computed once
 FITTED, HELD_OUT = (64, 256), (128,)  # batch sizes: the constants are fitted on some and predict the others
 STEPS = 60  # of each configuration in each round
 BYTES = 4  # of a float32
@@ -38,14 +37,14 @@ COPY = 2**25  # values, 128 MiB: far more than any cache
 
 def train(way: str, args, task: Task, seed: int, base: nn.Sequential | None = None):
     """Train a model in one of `WAYS`; return (model, training seconds, feature seconds)."""
-    options = {"epochs": args.epochs, "batch_size": args.batch_size, "learning_rate": args.learning_rate, "seed": seed,
+    options = {"epochs": args.epochs, "batch_size": args.batch_size, "learning_rate": cli.LEARNING_RATE, "seed": seed,
                "last_row_only": True}
     if way == "fresh":
         model, feature_seconds = build_model(FRESH_SEED + seed).to(args.device), 0.0
         curve = fit(model, task.train, task.validation, **options)
     else:
         model = copy.deepcopy(base)
-        curve, feature_seconds = fine_tune(model, task.train, task.validation, **CUT,
+        curve, feature_seconds = fine_tune(model, task.train, task.validation, frozen=FROZEN, reinit=REINIT,
                                            recompute_frozen=way == "recompute", **options)
     return model, curve[-1]["seconds"], feature_seconds
 
@@ -74,7 +73,7 @@ def count(initial: nn.Module, trained: nn.Module, images: torch.Tensor) -> dict:
         logits = trained.train()(initial(images))
         if logits.requires_grad:
             logits.sum().backward()
-    values, passes, first = 0, 1, True
+    values, passes, first = 0, int(logits.requires_grad), True
     for part in (initial, trained):
         for layer in part.modules():
             if isinstance(layer, nn.Sequential):
@@ -105,7 +104,7 @@ def time_steps(args, task: Task, base: nn.Sequential) -> list[dict]:
             configurations.append((nn.Sequential(initial, trained), train, Split(*(values[:2] for values in train))))
     for seed in rounds("steps", args.rounds):
         for row, (model, *splits) in zip(rows, configurations):
-            curve = fit(model, *splits, epochs=1, batch_size=row["batch_size"], learning_rate=args.learning_rate,
+            curve = fit(model, *splits, epochs=1, batch_size=row["batch_size"], learning_rate=cli.LEARNING_RATE,
                         seed=seed, last_row_only=True)
             row["seconds"].append(curve[-1]["seconds"] / STEPS)
     return rows
@@ -145,7 +144,7 @@ def explain(args, task: Task, base: nn.Sequential) -> dict:
         row = next(row for row in rows if (row["frozen"], row["once"]) == cut)
         step = predict(row, images / batches, constants)
         predicted[way] = {cost: args.epochs * batches * seconds for cost, seconds in step.items()}
-    features = count(Frozen(copy.deepcopy(base[:1])), nn.Sequential(), task.train.images[:2])
+    features = count(Frozen(copy.deepcopy(base[:FROZEN])), nn.Sequential(), task.train.images[:2])
     predicted["once"]["features"] = images / EVALUATION_BATCH * sum(
         predict(features, EVALUATION_BATCH, constants).values())
     return {"constants": {cost: {"fitted": constants[cost], **row} for cost, row in spread(by_round).items()},
@@ -188,9 +187,10 @@ def main():
                        help="how often everything is measured (default: %(default)s)")
     args = cli.parse(flags)
     base_task, task = (load_task(args.data_dir, digits, args.device) for digits in (BASE_DIGITS, DIGITS))
-    base, _, _ = train("fresh", args, base_task, args.seed)  # warms up too
+    base, _, _ = train("fresh", args, base_task, seed=0)  # warms up too
     results = {"experiment": "benchmark", "rounds": args.rounds,
-               "hyperparameters": {name: getattr(args, name) for name in ("epochs", "batch_size", "learning_rate")},
+               "hyperparameters": {"epochs": args.epochs, "batch_size": args.batch_size,
+                                   "learning_rate": cli.LEARNING_RATE},
                "ways": compare_ways(args, task, base), "explanation": explain(args, task, base),
                "environment": environment(args.device)}
     save(args.out / "results" / "benchmark.json", to_json(results))

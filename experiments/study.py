@@ -1,7 +1,7 @@
 """The evidence behind the report's conclusions: many seeds, few labels, every cut, every choice of new digits.
 
-    python -m experiments.study                         # an hour or two on 2 cores
-    python -m experiments.study --pairs 12 --seeds 5    # a fifth of that
+    python -m experiments.study                         # one to two hours on 2 cores
+    python -m experiments.study --pairs 12 --seeds 5    # a quarter of that
 
 Every run is one model trained once. Its outcome stands in results/study.json as soon as its group (a base model and
 all that starts from it) is finished, and is not computed again: a study that was stopped goes on where it was. To
@@ -36,14 +36,14 @@ import cli
 from compare import predict
 from data import Split, Task, UserError, load_mnist, select_digits, split_validation
 from experiments.figures import cuts_figure, labels_figure, pairs_figure
-from finetune import fine_tune
+from finetune import FROZEN, REINIT, fine_tune
 from model import FRESH_SEED, build_model
 from plotting import to_png
 from results import environment, save
 from training import fit
 
 EXERCISE = (7, 8, 9)  # the new digits of the exercise
-CUT = (1, 2)  # frozen, reinitialised: finetune.py's defaults
+CUT = (FROZEN, REINIT)
 CUTS = [(frozen, reinit) for frozen in range(4) for reinit in range(5 - frozen)]  # of four blocks; (0, 4) is fresh
 LABELS = (5, 10, 100, 1000)  # per digit
 FEW = 10  # labels per digit in the parts `cuts` and `pairs`
@@ -255,9 +255,10 @@ def summarise(runs: Runs, seeds: int, pairs: int, test_images: int) -> dict:
                     **{model: interval(runs.outcomes(model, every, per_digit=count)) for model in wrong},
                     "lowest_train_accuracy": min(min(runs.outcomes(model, every, "train_accuracy", per_digit=count))
                                                  for model in wrong)} for count in LABELS],
-        "untrained": {"per_digit": FEW, **interval(untrained), **{
-            f"{model}_minus_untrained": interval(minus(runs.outcomes(model, every, per_digit=FEW), untrained))
-            for model in wrong}},
+        "untrained": {"per_digit": FEW, **interval(untrained),
+                      "minus_fresh": interval(minus(untrained, runs.outcomes("fresh", every, per_digit=FEW))),
+                      "finetune_minus_untrained": interval(minus(
+                          runs.outcomes("finetune", every, per_digit=FEW), untrained))},
         "cuts": [{"per_digit": count, "frozen": cut[0], "reinit": cut[1], **interval(values),
                   "minus_default": interval(minus(values, cuts[count, CUT])) if cut != CUT else None}
                  for (count, cut), values in cuts.items()],
@@ -288,10 +289,9 @@ def summarise_pairs(runs: Runs, seeds: int, pairs: int, count: int | None) -> di
     return {"n": len(values), "mean": mean, "low": float(mean - margin), "high": float(mean + margin), "sd": sd,
             "within_sd": math.sqrt(within), "between_sd": math.sqrt(max(0, sd**2 - within)),
             "lowest": min(values), "highest": max(values), "positive": sum(value > 0 for value in values),
-            "negative": sum(value < 0 for value in values),
             "rank_of_exercise": 1 + sum(value > gains[EXERCISE] for value in values),
-            "by_digit": [float(np.mean([gain for new, gain in gains.items() if digit in new] or [math.nan]))
-                         for digit in range(10)],
+            "by_digit": {str(digit): float(np.mean([gain for new, gain in gains.items() if digit in new]))
+                         for digit in sorted(set(sum(gains, ())))},
             "gains": [{"new": list(new), "gain": gain} for new, gain in gains.items()]}
 
 
@@ -323,10 +323,7 @@ def main():
     flags.add_argument("--jobs", type=cli.whole(1), default=os.cpu_count(), metavar="N",
                        help="processes of one thread each (default: one a core, %(default)s)")
     args = cli.parse(flags)
-    if args.seed or args.learning_rate != cli.LEARNING_RATE:
-        raise UserError("the study takes the seeds 0 to N-1 (--seeds N) and the learning rates that it compares: "
-                        "leave out --seed and --learning-rate")
-    hyperparameters = {name: getattr(args, name) for name in ("epochs", "batch_size", "learning_rate")}
+    hyperparameters = {"epochs": args.epochs, "batch_size": args.batch_size, "learning_rate": cli.LEARNING_RATE}
     load_mnist(args.data_dir, train=True)  # damaged files are found here, by one process
     test = load_mnist(args.data_dir, train=False)
     path = args.out / "results" / "study.json"

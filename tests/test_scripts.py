@@ -108,7 +108,7 @@ def test_checkpoints_hold_the_models_that_were_tested(finished, mnist):
     from data import load_task
     for name in SCRIPTS:
         found = read_json(finished / "results" / f"{name}.json")
-        model, digits = load_checkpoint(finished / "checkpoints" / f"{name}.pt")
+        model, digits = load_checkpoint(finished / "checkpoints" / f"{name}.pt", "")
         task = load_task(DATA, tuple(digits))
         assert evaluate(model, task.test)[1] == found["test_accuracy"]
         assert evaluate(model, task.train)[1] == found["train_accuracy"]  # of all training images
@@ -239,12 +239,14 @@ def test_a_base_that_is_no_base_is_named_and_never_executed(run, out, tmp_path, 
     torch.save(Malice(), path)
     torch.load(path, weights_only=False)
     assert (tmp_path / "executed").exists()  # it would have been
-    assert "run train_base.py first" in refuse(run, out, "finetune", "--base", tmp_path / "nowhere.pt")
+    assert "run train_base.py, or" in refuse(run, out, "finetune", "--base", tmp_path / "nowhere.pt")
     path.write_bytes(good)
-    assert equal_states(load_checkpoint(path)[0].state_dict(), torch.load(path, weights_only=True)["model"])
+    assert equal_states(load_checkpoint(path, "")[0].state_dict(), torch.load(path, weights_only=True)["model"])
 
 
 def test_compare_without_results_names_the_script_to_run(run, out):
+    (out / "checkpoints" / "fresh.pt").unlink()
+    assert "run train_fresh.py" in refuse(run, out, "compare")
     (out / "results" / "fresh.json").write_text("{")
     assert "run train_fresh.py" in refuse(run, out, "compare")
     (out / "results" / "finetune.json").unlink()
@@ -261,7 +263,7 @@ def test_ctrl_c_is_one_line_and_earlier_results_stay(out):
     assert process.stdout.readline().startswith("epoch 0")
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130 and stderr == "interrupted: earlier results are as they were\n"
+    assert process.returncode == 130 and stderr == "interrupted: no file is left half-written\n"
     assert snapshot(out) == before
 
 

@@ -49,7 +49,8 @@ def test_the_spread_between_pairs_is_told_from_the_noise_within():
     assert summary["within_sd"] == pytest.approx(0.01, rel=0.3)  # 33 degrees of freedom
     assert summary["between_sd"] == pytest.approx(between, rel=0.1)
     assert summary["low"] < 0.05 + 0.01 * np.mean([new[0] for new in study.spread(120)]) < summary["high"]
-    assert summary["n"] == 120 and summary["rank_of_exercise"] < 5 and np.argmin(summary["by_digit"]) == 0
+    assert summary["n"] == 120 and summary["rank_of_exercise"] < 5
+    assert min(summary["by_digit"], key=summary["by_digit"].get) == "0"
     lowest, highest = Gains().extreme_pairs(120)
     assert lowest[0] < 2 and highest[0] > 4
 
@@ -124,7 +125,6 @@ def test_a_stopped_study_that_goes_on_gives_the_same_numbers(run, flags, tmp_pat
 
     monkeypatch.setattr(study, "carry_out", lambda runs, finished, *_: [finished[study.key(run)] for run in runs])
     assert run("experiments.study", *flags, "--out", tmp_path)[0] == 0  # nothing is computed again
-    assert run("experiments.study", *flags, "--learning-rate", 0.1, "--out", tmp_path)[0] == 2
     status, _, stderr = run("experiments.study", *flags, "--epochs", 2, "--out", tmp_path)
     assert status == 2 and "holds a study with" in stderr and path.read_bytes() == whole
 
@@ -139,7 +139,7 @@ def test_ctrl_c_ends_the_study_and_its_processes_with_one_line(tmp_path):
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=30)
-    assert process.returncode == 130 and stderr == "interrupted: earlier results are as they were\n"
+    assert process.returncode == 130 and stderr == "interrupted: no file is left half-written\n"
     assert len(read_json(results)["runs"]) >= 1
 
 
