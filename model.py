@@ -3,7 +3,7 @@
     initial, intermediate, final = divide(build_model(), frozen=1, reinit=2)
 
 The network has the shape of LeNet-5 (LeCun et al. 1998: two 5x5 convolutions with pooling, then fully connected
-layers), with batch normalisation, ReLU and max pooling. Pooling comes first: the rest then sees a quarter of the values.
+layers), with batch normalisation, ReLU and max pooling. Pooling comes first: the rest sees a quarter of the values.
 """
 
 from collections import OrderedDict
