@@ -98,6 +98,34 @@ def test_every_quoted_number_is_that_of_the_experiments(document, fragments):
     assert [fragment for fragment in fragments.values() if " ".join(fragment.split()) not in text] == []
 
 
+def zero_is_in(row):
+    return row["low"] <= 0 <= row["high"]
+
+
+def test_the_conclusions_of_the_report_hold():
+    # All labels: no difference is shown, and another seed can reverse the order.
+    assert zero_is_in(SEEDS["difference"]) and zero_is_in(SEEDS["difference_over_seeds_and_images"])
+    gains = study_script.Runs({study_script.key(run): run for run in STUDY["runs"]}).gains(range(STUDY["seeds"]))
+    assert min(gains) < 0 < max(gains)
+    # Few labels: transfer helps, most of it is what the base has learnt, and the models fit their images.
+    assert min(LABELS[5]["low"], LABELS[10]["low"], LABELS[100]["low"]) > 0
+    control = SUMMARY["untrained"]["finetune_minus_untrained"]
+    assert control["low"] > 0 and control["mean"] > LABELS[10]["mean"] / 2
+    assert min(row["lowest_train_accuracy"] for row in SUMMARY["labels"]) > 0.995
+    # Other digits: the same, and they differ by more than noise.
+    assert FEW_PAIRS["low"] > 0 and FEW_PAIRS["positive"] > 110 and FEW_PAIRS["between_sd"] > FEW_PAIRS["within_sd"] / 2
+    # Cuts: the base's last layers do harm, its convolutions help.
+    assert max(CUTS[None, 2, 2]["high"], CUTS[None, 3, 1]["high"], CUTS[10, 1, 1]["high"], CUTS[10, 1, 3]["high"]) < 0
+    assert zero_is_in(CUTS[10, 0, 2]) and zero_is_in(CUTS[10, 2, 2])
+    # Times: the constants predict the ratios; most of the saved FLOPs are conv2's gradient for its input.
+    for way in ("recompute", "once"):
+        assert predicted_ratio(way) == pytest.approx(WAYS[f"{way}_to_fresh"]["median"], rel=0.1)
+    fresh, once = (next(row["flops"] for row in STEPS if (row["frozen"], row["once"]) == way)
+                   for way in ((0, False), (1, True)))
+    assert 2 * 25 * 16 * 32 * 8 * 8 > (fresh - once) / 2
+    assert 0.5 < 1 / CONSTANTS["flop"]["fitted"] / EXPLANATION["matrix_product_flops_per_second"] < 2
+
+
 @pytest.mark.parametrize("name, script", SCRIPTS.items())
 def test_each_script_says_what_it_gives(name, script):
     assert f"Gives {percent(SEEDS[name])} test accuracy (mean of {SEEDS[name]['n']} seeds)" in words(f"{script}.py")

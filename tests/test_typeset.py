@@ -43,12 +43,3 @@ def test_a_third_page_is_refused(run, folder):
     (folder / "report.md").write_text((ROOT / "report.md").read_text(encoding="utf-8") + "\nA long paragraph.\n" * 200)
     status, _, stderr = run("tools.typeset", "--out", folder)
     assert status == 2 and "pages, 2 are allowed" in stderr and not (folder / "report.pdf").exists()
-
-
-def test_a_missing_picture_or_report_is_named(run, folder):
-    (folder / "plots" / "loss_curves.png").unlink()
-    status, _, stderr = run("tools.typeset", "--out", folder)
-    assert status == 2 and "loss_curves.png" in stderr and stderr.count("\n") == 1
-    (folder / "report.md").unlink()
-    status, _, stderr = run("tools.typeset", "--out", folder)
-    assert status == 2 and "report.md" in stderr and stderr.count("\n") == 1
