@@ -48,7 +48,7 @@ def loss_figure(results: dict) -> Figure:
 @style
 def loss_curves_figure(results: dict[str, dict]) -> Figure:
     """Training and validation loss of all three models, a panel each, on common axes."""
-    figure = Figure(figsize=(WIDTH, 1.9))
+    figure = Figure(figsize=(WIDTH, 1.65))
     for axes, (name, result) in zip(figure.subplots(1, len(results), sharey=True), results.items()):
         _losses(axes, result)
         axes.set_title(f"{LABELS[name]}, {spell_digits(result['digits'])}", loc="left")
@@ -133,4 +133,4 @@ def _label_ends(axes) -> None:
         axes.annotate(line.get_label(), (line.get_xdata()[-1], line.get_ydata()[-1]), (0, offset), ha="right", va=side,
                       textcoords="offset points", color=line.get_color(), fontsize=8)
     low, high = axes.get_ylim()
-    axes.set_ylim(low / 1.6, high)  # on a log axis: room for the lower label
+    axes.set_ylim(low / 2.5, high)  # on a log axis: room for the lower label

@@ -3,6 +3,7 @@
 import math
 
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from plotting import COLOURS, HALF, WIDTH, style
 
@@ -10,7 +11,7 @@ from plotting import COLOURS, HALF, WIDTH, style
 @style
 def labels_figure(summary: dict) -> Figure:
     """Test error over the number of labels per digit, with 95 % confidence bands over seeds."""
-    figure = Figure(figsize=(HALF, 2.3))
+    figure = Figure(figsize=(HALF, 1.8))
     axes = figure.subplots()
     rows = summary["labels"]
     counts = [*(row["per_digit"] for row in rows), 5420]  # all labels: 16,259 training images of three digits
@@ -36,7 +37,7 @@ def labels_figure(summary: dict) -> Figure:
 @style
 def pairs_figure(summary: dict) -> Figure:
     """What transfer gains for each choice of three new digits: with all labels (x) and with few (y)."""
-    figure = Figure(figsize=(HALF, 2.3))
+    figure = Figure(figsize=(HALF, 1.8))
     axes = figure.subplots()
     (few_name, few), (_, everything) = summary["pairs"].items()
     axes.axhline(0, color="0.5", linewidth=0.8)
@@ -50,16 +51,16 @@ def pairs_figure(summary: dict) -> Figure:
                           color=COLOURS["finetune"], fontsize=8)
     axes.errorbar([100 * everything["mean"]], [100 * few["mean"]], [100 * few["within_sd"]],
                   [100 * everything["within_sd"]], color="black", capsize=2, linewidth=1, marker="s", markersize=4)
-    axes.set_xlabel("gain with all labels (points)")
-    axes.set_ylabel(f"gain with {few_name} labels (points)")
+    axes.set_xlabel("gain, all labels (points)")
+    axes.set_ylabel(f"gain, {few_name} labels (points)")
     axes.set_title(f"{few['n']} choices of three new digits", loc="left")
     return figure
 
 
 @style
 def cuts_figure(summary: dict) -> Figure:
-    """Heat maps over (frozen, reinit): mean test accuracy and half its 95 % interval, with all and with few labels."""
-    figure = Figure(figsize=(WIDTH, 2.1))
+    """Heat maps over (frozen, reinit): mean test accuracy and half its 95 % interval, all labels and few."""
+    figure = Figure(figsize=(WIDTH, 1.65))
     counts = sorted({row["per_digit"] for row in summary["cuts"]}, key=lambda count: -(count or math.inf))
     for axes, count in zip(figure.subplots(1, len(counts)), counts):
         cells = [row for row in summary["cuts"] if row["per_digit"] == count]
@@ -71,10 +72,11 @@ def cuts_figure(summary: dict) -> Figure:
         for row in cells:
             red, green, blue, _ = image.cmap(image.norm(100 * row["mean"]))
             digits = 1 if count else 2
-            name = {(0, 4): "fresh\n", (1, 2): "default\n"}.get((row["frozen"], row["reinit"]), "")
-            axes.text(row["reinit"], row["frozen"], f"{name}{100 * row['mean']:.{digits}f} \u00b1 "
-                      f"{50 * (row['high'] - row['low']):.{digits}f}", ha="center", va="center", fontsize=6.5,
+            axes.text(row["reinit"], row["frozen"], f"{100 * row['mean']:.{digits}f}\u00b1"
+                      f"{50 * (row['high'] - row['low']):.{digits}f}", ha="center", va="center", fontsize=6.6,
                       color="white" if 0.3 * red + 0.6 * green + 0.1 * blue < 0.5 else "black")
+            if not row["minus_default"]:
+                axes.add_patch(Rectangle((row["reinit"] - 0.5, row["frozen"] - 0.5), 1, 1, fill=False, linewidth=1.5))
         axes.grid(False)
         axes.set_xticks(range(size))
         axes.set_yticks(range(size - 1))
@@ -84,15 +86,15 @@ def cuts_figure(summary: dict) -> Figure:
     return figure
 
 
-COSTS = {"pass": ("fixed costs of passes", "0.75"), "flop": ("arithmetic", "#56B4E9"),  # no model's colours
+COSTS = {"pass": ("fixed costs", "0.75"), "flop": ("arithmetic", "#56B4E9"),  # no model's colours
          "byte": ("moving values", "#E69F00"), "features": ("features, once", "#CC79A7")}
-WAYS = {"fresh": "fresh", "recompute": "fine-tuned,\nfrozen block\nin every step", "once": "fine-tuned,\nfeatures once"}
+WAYS = {"fresh": "fresh", "recompute": "fine-tuned,\nconv1 in each step", "once": "fine-tuned,\nfeatures once"}
 
 
 @style
 def times_figure(results: dict) -> Figure:
     """Left: predicted against measured time of a step. Right: predicted training time by cost, and the measured one."""
-    figure = Figure(figsize=(WIDTH, 2.3))
+    figure = Figure(figsize=(WIDTH, 1.7))
     left, right = figure.subplots(1, 2, width_ratios=(2, 3))
     steps = results["explanation"]["steps"]
     for row in steps:
@@ -105,9 +107,9 @@ def times_figure(results: dict) -> Figure:
     left.set_yscale("log")
     for axis in (left.xaxis, left.yaxis):
         axis.set_major_formatter("{x:g}")
-    left.set_xlabel("measured step (milliseconds)")
+    left.set_xlabel("measured step (ms)")
     left.set_ylabel("predicted step (ms)")
-    left.set_title("filled: fitted, hollow: held out", loc="left")
+    left.set_title("filled: fitted; hollow: held out", loc="left")
     labelled = set()
     for place, way in enumerate(WAYS):
         parts, end = results["explanation"]["predicted_seconds"][way], 0.0
@@ -119,7 +121,7 @@ def times_figure(results: dict) -> Figure:
                 labelled.add(cost)
             end += seconds
         time = results["ways"][f"{way}_seconds"]
-        right.errorbar([time["median"]], [place], fmt="D", color="black", markersize=4, capsize=2, xerr=[
+        right.errorbar([time["median"]], [place], fmt="o", color="black", markersize=4, capsize=2, xerr=[
             [time["median"] - time["lowest"]], [time["highest"] - time["median"]]])
     right.set_yticks(range(len(WAYS)), WAYS.values())
     for label, way in zip(right.get_yticklabels(), WAYS):
@@ -127,6 +129,6 @@ def times_figure(results: dict) -> Figure:
     right.set_ylim(2.5, -0.7)
     right.set_xlim(0)
     right.grid(False, axis="y")
-    right.set_xlabel("training time (seconds); diamonds: measured")
-    right.set_title("predicted by three constants", loc="left")
+    right.set_xlabel("training time (s); black: measured, range")
+    right.set_title("bars: predicted", loc="left")
     return figure
