@@ -73,7 +73,8 @@ def key(run: dict) -> str:
 
 def plan(seeds: int, pairs: int) -> list[dict]:
     """Every run of the study but those of the extreme pairs, which are known only when the others have run."""
-    runs = []
+    runs = [setting(model, seed, rate=rate)
+            for seed in range(RATE_SEEDS) for rate in RATES for model in ("base", "finetune", "fresh")]
     for seed in range(seeds):
         runs += [setting("base", seed), setting("fresh", seed), setting("untrained", seed, per_digit=FEW)]
         runs += [setting(model, seed, per_digit=count) for count in LABELS for model in ("finetune", "fresh")]
@@ -82,8 +83,6 @@ def plan(seeds: int, pairs: int) -> list[dict]:
     for number, new in enumerate(spread(pairs)):
         for repetition in range(3 if number and number % REPEATED == 0 else 1):
             runs += pair(new, repetition, (FEW, None))
-    runs += [setting(model, seed, rate=rate)
-             for seed in range(RATE_SEEDS) for rate in RATES for model in ("base", "finetune", "fresh")]
     return list({key(run): run for run in runs}.values())
 
 
