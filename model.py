@@ -2,8 +2,8 @@
 
     initial, intermediate, final = divide(build_model(), frozen=1, reinit=2)
 
-The network has the shape of LeNet-5 (LeCun et al. 1998: two 5x5 convolutions with pooling, then fully connected
-layers), with batch normalisation, ReLU and max pooling. Pooling comes first: the rest sees a quarter of the values.
+The network is a small LeNet (LeCun et al. 1998: 5x5 convolutions with pooling, then fully connected layers), with batch
+normalisation, ReLU and max pooling. Pooling comes first: the rest sees a quarter of the values.
 """
 
 from collections import OrderedDict
