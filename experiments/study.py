@@ -12,7 +12,6 @@ repeat it from nothing, give another --out. The summary has these parts:
     untrained  fine-tuned from a base that was never trained, with few labels
     cuts      every (frozen, reinit) that the network allows, with all labels and with few
     pairs     fine-tuned and fresh for every choice of three new digits; the base is trained on the other seven
-    extremes  the pairs with the smallest and the largest gain, repeated with other seeds
     rates     learning rates, compared on validation alone: where the default comes from
 """
 
@@ -53,7 +52,6 @@ RATE_SEEDS = 3
 # for all, the noise of that seed would be the same in every pair and would not average out.
 PAIRS = [tuple(sorted(new)) for new in combinations(range(9, -1, -1), 3)]
 REPEATED = 20  # every 20th pair is trained with three seeds: the noise within a pair
-AGAIN = (1, 2, 3)  # repetitions of the extreme pairs
 UNTRAINED_SEED = 2 * FRESH_SEED  # of base models that are never trained
 
 
@@ -72,7 +70,7 @@ def key(run: dict) -> str:
 
 
 def plan(seeds: int, pairs: int) -> list[dict]:
-    """Every run of the study but those of the extreme pairs, which are known only when the others have run."""
+    """Every run of the study."""
     runs = [setting(model, seed, rate=rate)
             for seed in range(RATE_SEEDS) for rate in RATES for model in ("base", "finetune", "fresh")]
     for seed in range(seeds):
@@ -82,7 +80,9 @@ def plan(seeds: int, pairs: int) -> list[dict]:
                  for count in (None, FEW) for cut in CUTS if cut != (0, 4)]
     for number, new in enumerate(spread(pairs)):
         for repetition in range(3 if number and number % REPEATED == 0 else 1):
-            runs += pair(new, repetition, (FEW, None))
+            seed = pair_seed(new, repetition)
+            runs += [setting("base", seed, new)] + [
+                setting(model, seed, new, count) for count in (FEW, None) for model in ("finetune", "fresh")]
     return list({key(run): run for run in runs}.values())
 
 
@@ -93,13 +93,6 @@ def spread(pairs: int) -> list[tuple[int, ...]]:
 
 def pair_seed(new: tuple[int, ...], repetition: int) -> int:
     return PAIRS.index(new) + len(PAIRS) * repetition
-
-
-def pair(new: tuple[int, ...], repetition: int, counts: tuple) -> list[dict]:
-    """The runs of one choice of new digits: a base, and a fine-tuned and a fresh model for each number of labels."""
-    seed = pair_seed(new, repetition)
-    return [setting("base", seed, new)] + [
-        setting(model, seed, new, count) for count in counts for model in ("finetune", "fresh")]
 
 
 def few_labels(split: Split, per_digit: int | None, seed: int) -> Split:
@@ -230,11 +223,6 @@ class Runs:
     def pair_gains(self, new: tuple[int, ...], count: int | None, repetitions=(0,)) -> list[float]:
         return self.gains([pair_seed(new, repetition) for repetition in repetitions], new=new, per_digit=count)
 
-    def extreme_pairs(self, pairs: int) -> list[tuple[int, ...]]:
-        """The pairs whose gain with few labels was smallest and largest."""
-        ranked = sorted(spread(pairs), key=lambda new: self.pair_gains(new, FEW)[0])
-        return [ranked[0], ranked[-1]]
-
 
 def summarise(runs: Runs, seeds: int, pairs: int, test_images: int) -> dict:
     """The parts of the summary. Accuracies and their differences are fractions; differences are paired by seed."""
@@ -263,8 +251,6 @@ def summarise(runs: Runs, seeds: int, pairs: int, test_images: int) -> dict:
                  for (count, cut), values in cuts.items()],
         "pairs": {"all" if count is None else str(count): summarise_pairs(runs, seeds, pairs, count)
                   for count in (FEW, None)},
-        "extremes": [{"new": list(new), "first_gain": runs.pair_gains(new, FEW)[0],
-                      "again": interval(runs.pair_gains(new, FEW, AGAIN))} for new in runs.extreme_pairs(pairs)],
         "rates": [{"learning_rate": rate, **{
             model: float(np.mean(runs.outcomes(model, range(RATE_SEEDS), "validation_accuracy", rate=rate)))
             for model in ("base", "finetune", "fresh")}} for rate in RATES],
@@ -333,12 +319,10 @@ def main():
     def save_study() -> None:
         save(path, to_json(study, finished))
 
-    runs, options = Runs(finished), (args.data_dir, args.epochs, args.batch_size, args.device)
+    options = args.data_dir, args.epochs, args.batch_size, args.device
     carry_out(plan(args.seeds, args.pairs), finished, args.jobs, options, save_study)
-    again = [pair(new, repetition, (FEW,)) for new in runs.extreme_pairs(args.pairs) for repetition in AGAIN]
-    carry_out(sum(again, []), finished, args.jobs, options, save_study)
     images = sum(int((test.labels == digit).sum()) for digit in EXERCISE)
-    study["summary"] = summarise(runs, args.seeds, args.pairs, images)
+    study["summary"] = summarise(Runs(finished), args.seeds, args.pairs, images)
     save_study()
     for name, figure in (("labels", labels_figure), ("cuts", cuts_figure), ("pairs", pairs_figure)):
         save(args.out / "plots" / f"{name}.png", to_png(figure(study["summary"])))

@@ -51,8 +51,6 @@ def test_the_spread_between_pairs_is_told_from_the_noise_within():
     assert summary["low"] < 0.05 + 0.01 * np.mean([new[0] for new in study.spread(120)]) < summary["high"]
     assert summary["n"] == 120 and summary["rank_of_exercise"] < 5
     assert min(summary["by_digit"], key=summary["by_digit"].get) == "0"
-    lowest, highest = Gains().extreme_pairs(120)
-    assert lowest[0] < 2 and highest[0] > 4
 
 
 # Plan and draws
@@ -105,7 +103,6 @@ def flags(small_mnist, monkeypatch):
     monkeypatch.setattr(study, "LABELS", (5, 10))
     monkeypatch.setattr(study, "CUTS", [(1, 2), (0, 4)])
     monkeypatch.setattr(study, "RATES", (0.008,))
-    monkeypatch.setattr(study, "AGAIN", (1, 2))
     return "--seeds", 3, "--pairs", 2, "--epochs", 1, "--batch-size", 256
 
 
@@ -114,7 +111,7 @@ def test_a_stopped_study_that_goes_on_gives_the_same_numbers(run, flags, tmp_pat
     path = tmp_path / "results" / "study.json"
     whole = path.read_bytes()
     result = json.loads(whole)
-    assert result["summary"]["pairs"]["10"]["n"] == 2 and len(result["summary"]["extremes"]) == 2
+    assert result["summary"]["pairs"]["10"]["n"] == 2
     assert {plot.name for plot in (tmp_path / "plots").iterdir()} == {"labels.png", "cuts.png", "pairs.png"}
 
     # As it would be if it had been stopped: runs are missing, and so is the summary.
