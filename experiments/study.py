@@ -78,8 +78,8 @@ def plan(seeds: int, pairs: int) -> list[dict]:
         runs += [setting(model, seed, per_digit=count) for count in LABELS for model in ("finetune", "fresh")]
         runs += [setting("finetune", seed, per_digit=count, cut=cut)
                  for count in (None, FEW) for cut in CUTS if cut != (0, 4)]
-    for number, new in enumerate(spread(pairs)):
-        for repetition in range(3 if number and number % REPEATED == 0 else 1):
+    for new in spread(pairs):
+        for repetition in range(3 if new in repeated(pairs) else 1):
             seed = pair_seed(new, repetition)
             runs += [setting("base", seed, new)] + [
                 setting(model, seed, new, count) for count in (FEW, None) for model in ("finetune", "fresh")]
@@ -89,6 +89,11 @@ def plan(seeds: int, pairs: int) -> list[dict]:
 def spread(pairs: int) -> list[tuple[int, ...]]:
     """`pairs` of the 120 choices of three new digits, evenly spread, the exercise's own first."""
     return [PAIRS[int(number)] for number in np.linspace(0, len(PAIRS) - 1, min(pairs, len(PAIRS))).round()]
+
+
+def repeated(pairs: int) -> list[tuple[int, ...]]:
+    """Those of them that are trained with three seeds; the exercise's own has the seeds of the other parts."""
+    return [new for new in spread(pairs)[1:] if PAIRS.index(new) % REPEATED == 0]
 
 
 def pair_seed(new: tuple[int, ...], repetition: int) -> int:
@@ -265,10 +270,10 @@ def summarise_pairs(runs: Runs, seeds: int, pairs: int, count: int | None) -> di
     """
     gains = {new: runs.pair_gains(new, count)[0] for new in spread(pairs)}
     values = list(gains.values())
-    repeated = [runs.pair_gains(new, count, range(3)) for new in spread(pairs)[REPEATED::REPEATED]]
-    repeated.append(runs.gains(range(seeds), per_digit=count))
-    freedom = sum(len(group) - 1 for group in repeated)
-    within = sum((len(group) - 1) * np.var(group, ddof=1) for group in repeated) / freedom
+    groups = [runs.pair_gains(new, count, range(3)) for new in repeated(pairs)]
+    groups.append(runs.gains(range(seeds), per_digit=count))
+    freedom = sum(len(group) - 1 for group in groups)
+    within = sum((len(group) - 1) * np.var(group, ddof=1) for group in groups) / freedom
     margin = stats.t.ppf(0.975, freedom) * math.sqrt(within / len(values))
     mean, sd = float(np.mean(values)), float(np.std(values, ddof=1))
     return {"n": len(values), "mean": mean, "low": float(mean - margin), "high": float(mean + margin), "sd": sd,
