@@ -1,7 +1,7 @@
 # make               set up .venv, train the three models, compare them
 # make test          the tests
 # make study         many seeds, few labels, every cut, every choice of new digits (1-2 hours); resumes
-# make benchmark     how long training takes, and why (5-10 minutes)
+# make benchmark     how long training takes, and why (3-7 minutes)
 # make report        report.md -> report.pdf, at most two pages
 # make submission    everything to hand in -> submission.zip
 

@@ -1,6 +1,6 @@
 """How long training takes, and why: fine-tuned against fresh, and a training step explained by three constants.
 
-    python -m experiments.benchmark             # five minutes or so; nothing else should run meanwhile
+    python -m experiments.benchmark             # three to seven minutes; nothing else should run meanwhile
 
 What is compared runs in turns, round after round: medians and ranges. Writes results/benchmark.json and
 plots/times.png.
