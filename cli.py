@@ -3,7 +3,6 @@
 import argparse
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import torch
 
 from data import UserError, parse_digits
 
+ROOT = Path(__file__).parent  # outputs and MNIST are this folder's, from wherever a script is started
 # See "How the hyperparameters were chosen" in README.md.
 EPOCHS, BATCH_SIZE, LEARNING_RATE = 5, 128, 0.008
 
@@ -20,52 +20,52 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message} (see --help)")
 
 
-def parser(description: str) -> Parser:
-    """The two flags of every script, and its docstring as the help text."""
+def parser(description: str, loads_mnist: bool = True) -> Parser:
+    """A script's docstring as the help text, and the flags for its folders."""
     flags = Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    flags.add_argument("--data-dir", default="data", metavar="DIR", help="where MNIST is (default: %(default)s)")
-    flags.add_argument("--out", default=".", type=Path, metavar="DIR",
-                       help="plots/, results/ and checkpoints/ go below it (default: the current folder)")
+    flags.add_argument("--out", default=ROOT, type=Path, metavar="DIR",
+                       help="plots/, results/ and checkpoints/ are below it (default: the project's folder)")
+    if loads_mnist:
+        flags.add_argument("--data-dir", default=ROOT / "data", type=Path, metavar="DIR",
+                           help="where MNIST is (default: data/ in the project's folder)")
     return flags
 
 
-def training_parser(description: str, digits: str | None = None) -> Parser:
-    """`parser` with the flags of training; `digits`: a script's default task (None: the experiments vary these)."""
+def training_parser(description: str, digits: str) -> Parser:
+    """`parser` with the flags of training; `digits`: a script's default task."""
     flags = parser(description)
+    flags.add_argument("--digits", type=parse_digits, default=digits, metavar="SPEC",
+                       help="digits to train on: 0-6, 7-9, or 1,4,5,9 (default: %(default)s)")
+    flags.add_argument("--seed", type=whole(0), default=0, metavar="N",
+                       help="draws the initial weights and the order of the images (default: %(default)s)")
     flags.add_argument("--epochs", type=whole(1), default=EPOCHS, metavar="N",
                        help="passes over the training images (default: %(default)s)")
     flags.add_argument("--batch-size", type=whole(2), default=BATCH_SIZE, metavar="N",
                        help="images per step, at least (default: %(default)s)")
+    flags.add_argument("--learning-rate", type=positive, default=LEARNING_RATE, metavar="X",
+                       help="highest value of the one-cycle schedule (default: %(default)s)")
     flags.add_argument("--device", type=choose_device, default="auto", metavar="auto|cpu|cuda",
                        help="auto is CUDA where there is one, otherwise the CPU (default: %(default)s)")
-    if digits:
-        flags.add_argument("--digits", type=parse_digits, default=digits, metavar="SPEC",
-                           help="digits to train on: 0-6, 7-9, or 1,4,5,9 (default: %(default)s)")
-        flags.add_argument("--seed", type=whole(0), default=0, metavar="N",
-                           help="draws the initial weights and the order of the images (default: %(default)s)")
-        flags.add_argument("--learning-rate", type=positive, default=LEARNING_RATE, metavar="X",
-                           help="highest value of the one-cycle schedule (default: %(default)s)")
     return flags
 
 
 def parse(flags: Parser) -> argparse.Namespace:
     """The command line's values. Raises UserError where a flag or the output folder is no good, before any training."""
     args = flags.parse_args()
-    args.began = time.perf_counter()
     for folder in (args.out / name for name in ("plots", "results", "checkpoints")):
+        nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())  # nothing is made yet
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=folder).close()
+            tempfile.TemporaryFile(dir=nearest).close()
         except OSError as error:
             raise UserError(f"cannot write to {folder} ({error.strerror}): name another folder with --out") from None
     return args
 
 
 def whole(smallest: int) -> Callable[[str], int]:
-    """A flag's type: whole numbers from `smallest` up."""
+    """A flag's type: whole numbers from `smallest` up, of 63 bits as PyTorch takes them."""
     def check(text: str) -> int:
-        if not text.isdecimal() or int(text) < smallest:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {smallest} up")
+        if not text.isdecimal() or not smallest <= int(text) < 2**63:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {smallest} to {2**63 - 1}")
         return int(text)
     return check
 
@@ -81,7 +81,8 @@ def positive(text: str) -> float:
 
 
 def choose_device(name: str) -> torch.device:
-    """A flag's type. Never MPS: BatchNorm's gradients on channels_last tensors are wrong there (PyTorch #175189)."""
+    """A flag's type. `auto` is never MPS: BatchNorm's gradients on channels_last tensors were wrong there, or it failed,
+    until PyTorch's pull request #188371 of June 2026 (issue #175189)."""
     if name not in ("auto", "cpu", "cuda"):
         raise argparse.ArgumentTypeError(f"{name!r} is not auto, cpu or cuda")
     if name == "cuda" and not torch.cuda.is_available():

@@ -4,6 +4,7 @@
     task.train.images, task.train.labels    # float32 [37742, 1, 28, 28], int64 [37742]
 """
 
+import contextlib
 import hashlib
 import os
 import re
@@ -15,11 +16,11 @@ from torchvision.datasets import MNIST
 
 MEAN, STD = 0.1307, 0.3081  # of the 60,000 training images' pixels in [0, 1]
 VALIDATION_SEED = 1998  # fixed: the validation images are the same for every model and every --seed
-DIGESTS = {  # SHA-256 of the published pixels and labels, as torchvision decodes them: uint8 and int64
-    "train-images-idx3-ubyte": "741c988805d008ac6e4c904b69001ba184c24b2c540a4ef403f4c71b676cf757",
-    "train-labels-idx1-ubyte": "e474323ac02fc156161b0bbb1f8c9cfeb327a74bcd9f9680a8385269a24f566c",
-    "t10k-images-idx3-ubyte": "6d87418db22cc8025d05968bec9bd5c3932904b23485740db143a061a2c9d161",
-    "t10k-labels-idx1-ubyte": "2fd8de6bdb8d11780b4b96dc57847bcfe6953f7c32aa48bfcd8237c3b7847243",
+DIGESTS = {  # SHA-256 of the published files
+    "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 }
 
 
@@ -53,23 +54,30 @@ def load_task(data_dir: str | Path, digits: tuple[int, ...], device: str | torch
 def load_mnist(data_dir: str | Path, train: bool) -> Split:
     """Item 1: the official training or test set, from the files in `data_dir` or, without these, downloaded.
 
-    Raises UserError where the files are missing and cannot be downloaded, or are damaged. torchvision loads
-    overwritten pixels or a label of 77 without a word, so what it decoded is compared with the published data.
+    Raises UserError where a file is missing and cannot be downloaded, or is not the published one: torchvision would
+    load overwritten pixels or a label of 77 without a word.
     """
     raw = Path(data_dir, "MNIST", "raw")
-    damaged = f"delete the files in {raw} whose names end in -ubyte; the next run unpacks them again"
+    fix = ("copy it from data/MNIST/raw of this project ('git checkout -- data/MNIST/raw' brings it back there), or "
+           "delete it and run again with a network, which downloads it")
+    missing = [name for name in DIGESTS if not os.path.isfile(raw / name)]
+    for name in (name for name in DIGESTS if name not in missing):
+        try:
+            digest = hashlib.sha256((raw / name).read_bytes()).hexdigest()
+        except OSError as error:
+            raise UserError(f"cannot read {raw / name} ({error.strerror}): {fix}") from None
+        if digest != DIGESTS[name]:
+            raise UserError(f"{raw / name} is not the published MNIST: {fix}")
+    new_folders = [folder for folder in (raw, *raw.parents) if not os.path.exists(folder)]
     try:
         mnist = MNIST(data_dir, train=train, download=True)
-    except Exception as error:  # a damaged file makes torchvision raise nearly everything
+    except Exception as error:  # torchvision raises nearly everything
+        for folder in new_folders:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
         reason = " ".join(str(error).split()) or type(error).__name__
-        if all(os.path.exists(raw / name) for name in DIGESTS):
-            raise UserError(f"the MNIST files in {raw} are damaged ({reason}): {damaged}") from None
-        raise UserError(f"no MNIST in {raw}, and it could not be downloaded ({reason}): put the four .gz files there "
-                        "that come with this project, or name another folder with --data-dir") from None
-    for part, values in (("images-idx3", mnist.data), ("labels-idx1", mnist.targets)):
-        name = f"{'train' if train else 't10k'}-{part}-ubyte"
-        if hashlib.sha256(values.numpy()).hexdigest() != DIGESTS[name]:
-            raise UserError(f"{raw / name} is not the published MNIST: {damaged}")
+        raise UserError(f"no {' or '.join(missing)} in {raw}, and downloading failed ({reason}): {fix}, or name another "
+                        "folder with --data-dir") from None
     return Split(mnist.data, mnist.targets)
 
 

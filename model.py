@@ -11,8 +11,6 @@ from collections import OrderedDict
 import torch
 from torch import nn
 
-from data import UserError
-
 CLASSES = 10  # for every task: labels stay the digits, so that all models have the same architecture
 FRESH_SEED = 1_000_000  # added to --seed for the new task: other initial weights than those of the base model
 
@@ -42,12 +40,12 @@ def _convolution(inputs: int, outputs: int) -> nn.Sequential:
 def divide(model: nn.Sequential, frozen: int, reinit: int) -> tuple[nn.Sequential, nn.Sequential, nn.Sequential]:
     """Three slices of `model`: the first `frozen` blocks, the blocks between, the last `reinit` blocks.
 
-    The slices share their weights with `model`; any of them may be empty. Raises UserError where they would overlap
+    The slices share their weights with `model`; any of them may be empty. Raises ValueError where they would overlap
     or leave nothing to train.
     """
     if frozen + reinit > len(model) or frozen == len(model):
-        raise UserError(f"--frozen {frozen} --reinit {reinit}: the model has {len(model)} blocks; freeze at most "
-                        f"{len(model) - 1}, and let both numbers together be at most {len(model)}")
+        raise ValueError(f"{len(model)} blocks cannot be divided into {frozen} frozen and {reinit} reinitialised ones: "
+                         f"at most {len(model) - 1} frozen, and both together at most {len(model)}")
     return model[:frozen], model[frozen : len(model) - reinit], model[len(model) - reinit :]
 
 

@@ -1,4 +1,4 @@
-"""The figures of the scripts: loss curves, the comparison, the errors.
+"""The figures of the scripts: loss curves and the comparison.
 
 Each function takes results as they stand in results/*.json and returns a matplotlib Figure; `to_png` draws it. The
 style is set in these functions alone, not in the process.
@@ -7,11 +7,8 @@ style is set in these functions alone, not in the process.
 import io
 
 import matplotlib
-import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-
-from data import Task
 
 COLOURS = {"base": "#0072B2", "finetune": "#D55E00", "fresh": "#009E73"}  # Okabe & Ito: colour-blind safe
 LABELS = {"base": "base", "finetune": "fine-tuned", "fresh": "fresh"}
@@ -38,9 +35,9 @@ def loss_figure(results: dict) -> Figure:
     figure = Figure(figsize=(HALF, 2.6))
     axes = figure.subplots()
     _losses(axes, results)
-    axes.set_title(f"{LABELS[results['experiment']].capitalize()} model, digits {spell_digits(results['digits'])}\n"
+    axes.set_title(f"{LABELS[results['experiment']].capitalize()} model, {spell_run(results)}\n"
                    f"accuracy: training {results['train_accuracy']:.2%}, test {results['test_accuracy']:.2%}",
-                   loc="left")
+                   loc="left", fontsize=8)
     axes.set_ylabel("loss (cross-entropy, nats)")
     return figure
 
@@ -51,15 +48,18 @@ def loss_curves_figure(results: dict[str, dict]) -> Figure:
     figure = Figure(figsize=(WIDTH, 1.65))
     for axes, (name, result) in zip(figure.subplots(1, len(results), sharey=True), results.items()):
         _losses(axes, result)
-        axes.set_title(f"{LABELS[name]}, {spell_digits(result['digits'])}", loc="left")
+        axes.set_title(f"{LABELS[name]}: {spell_run(result)}", loc="left", fontsize=8)
     figure.axes[0].set_ylabel("loss (nats)")
     return figure
 
 
 @style
-def comparison_figure(finetune: dict, fresh: dict) -> Figure:
-    """Validation loss of the fine-tuned and the fresh model, over epochs and over seconds of training."""
-    figure = Figure(figsize=(WIDTH, 2.4))
+def comparison_figure(finetune: dict, fresh: dict, not_alike: list[str]) -> Figure:
+    """Validation loss of the fine-tuned and the fresh model, over epochs and over seconds of training.
+
+    `not_alike`: what differs between the two apart from the model, written on the figure.
+    """
+    figure = Figure(figsize=(WIDTH, 2.4 + 0.15 * len(not_alike)))
     left, right = figure.subplots(1, 2, sharey=True)
     for axes, key in ((left, "epoch"), (right, "seconds")):
         for results in (finetune, fresh):
@@ -72,35 +72,15 @@ def comparison_figure(finetune: dict, fresh: dict) -> Figure:
     left.xaxis.set_major_locator(MaxNLocator(integer=True))
     left.set_ylabel("validation loss (nats)")
     right.set_xlabel("training time (seconds)")
-    figure.suptitle(f"Fine-tuned against fresh, digits {spell_digits(fresh['digits'])}", fontsize=9)
+    title = f"Fine-tuned: {spell_run(finetune)}; fresh: {spell_run(fresh)}"
+    figure.suptitle("\n".join([title, *(f"not alike: {phrase}" for phrase in not_alike)]), fontsize=8)
     return figure
 
 
-@style
-def errors_figure(task: Task, predictions: dict[str, torch.Tensor]) -> Figure:
-    """Every test image that the fine-tuned or the fresh model gets wrong: those of both first, then each one's own.
-
-    `predictions`: int64 [N] for "finetune" and "fresh".
-    """
-    wrong = {name: predicted != task.test.labels for name, predicted in predictions.items()}
-    groups = (("both models", wrong["finetune"] & wrong["fresh"], "black"),
-              ("fine-tuned only", wrong["finetune"] & ~wrong["fresh"], COLOURS["finetune"]),
-              ("fresh only", wrong["fresh"] & ~wrong["finetune"], COLOURS["fresh"]))
-    columns = 10
-    rows = [(label if first == 0 else "", colour, images) for label, where, colour in groups
-            for first, images in enumerate(where.nonzero().squeeze(1).split(columns))]
-    figure = Figure(figsize=(WIDTH, 0.85 * len(rows) + 0.35))
-    for line, (label, colour, images) in zip(figure.subplots(len(rows), columns, squeeze=False), rows):
-        for axes in line:
-            axes.axis("off")
-        for axes, image in zip(line, images):
-            axes.imshow(-task.test.images[image, 0].numpy(), cmap="gray")
-            seen = {int(predictions[model][image]) for model in predictions if wrong[model][image]}
-            axes.set_title(f"{int(task.test.labels[image])} as " + "/".join(map(str, sorted(seen))), fontsize=8, pad=2)
-        line[0].text(-0.35, 0.5, label, transform=line[0].transAxes, rotation=90, ha="right", va="center", fontsize=8,
-                     color=colour)
-    figure.suptitle(f"Misclassified test images of {spell_digits(task.digits)} (true as predicted digit)", fontsize=9)
-    return figure
+def spell_run(results: dict) -> str:
+    """The settings that a figure of one run names."""
+    return (f"digits {spell_digits(results['digits'])}, seed {results['seed']}, "
+            f"{results['hyperparameters']['epochs']} epochs")
 
 
 def spell_digits(digits: tuple[int, ...]) -> str:

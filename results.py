@@ -1,18 +1,16 @@
 """What a run leaves: results/NAME.json, plots/NAME_loss.png, checkpoints/NAME.pt; and how they are read again."""
 
 import argparse
+import hashlib
 import io
 import json
-import math
 import os
 import platform
 import re
-import time
 import zipfile
 from pathlib import Path
 
 import torch
-import torchvision
 from torch import nn
 
 from data import Task, UserError
@@ -21,73 +19,88 @@ from plotting import loss_figure, to_png
 from training import WEIGHT_DECAY, evaluate
 
 SCRIPTS = {"base": "train_base.py", "finetune": "finetune.py", "fresh": "train_fresh.py"}
+KEYS = {"experiment", "digits", "seed", "dataset", "model", "hyperparameters", "checkpoint", "curve", "train_accuracy",
+        "test_accuracy", "test_errors", "test_count", "training_seconds", "feature_seconds", "environment"}
 
 
-def finish(experiment: str, args: argparse.Namespace, task: Task, model: nn.Sequential, curve: list[dict],
-           feature_seconds: float = 0.0, frozen: int = 0, reinit: int = 4) -> None:
-    """Evaluate on all training images and on the test set; save results, plot and checkpoint; print the accuracies.
-
-    Raises UserError if training diverged; nothing is saved then.
-    """
-    if not all(math.isfinite(value) for row in curve for value in row.values()):
-        raise UserError(f"training diverged at --learning-rate {args.learning_rate:g}: give a lower one; "
-                        "nothing was saved")
+def describe(experiment: str, args: argparse.Namespace, task: Task, model: nn.Sequential, curve: list[dict],
+             feature_seconds: float = 0.0) -> dict:
+    """What stands in results/NAME.json: the settings, the curve, and the accuracies on all training and test images."""
     _, train_accuracy = evaluate(model, task.train)
     _, test_accuracy = evaluate(model, task.test)
-    results = {
+    finetuned = experiment == "finetune"
+    parts = {"frozen": args.frozen, "reinit": args.reinit} if finetuned else {"frozen": 0, "reinit": len(model)}
+    return {
         "experiment": experiment, "digits": list(task.digits), "seed": args.seed,
         "dataset": {"name": "MNIST", "train": len(task.train.labels), "validation": len(task.validation.labels),
                     "test": len(task.test.labels)},
-        "model": {"blocks": [name for name, _ in model.named_children()], "frozen": frozen, "reinit": reinit,
-                  "parameters": sum(p.numel() for p in model.parameters()),
-                  "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad)},
+        "model": {**parts, "parameters": sum(parameter.numel() for parameter in model.parameters())},
         "hyperparameters": {"epochs": args.epochs, "batch_size": args.batch_size, "learning_rate": args.learning_rate,
-                            "optimizer": "AdamW", "weight_decay": WEIGHT_DECAY, "schedule": "one-cycle"},
+                            "optimizer": "AdamW", "weight_decay": WEIGHT_DECAY, "schedule": "one-cycle",
+                            **({"recompute_frozen": args.recompute_frozen} if finetuned else {})},
         "curve": curve,
         "train_accuracy": train_accuracy, "test_accuracy": test_accuracy,
         "test_errors": round((1 - test_accuracy) * len(task.test.labels)), "test_count": len(task.test.labels),
         "training_seconds": curve[-1]["seconds"], "feature_seconds": feature_seconds,
-        "total_seconds": time.perf_counter() - args.began,
         "environment": environment(args.device),
     }
-    checkpoint = io.BytesIO()
-    torch.save({"experiment": experiment, "digits": list(task.digits), "seed": args.seed, "model": model.state_dict()},
-               checkpoint)
-    save(args.out / "checkpoints" / f"{experiment}.pt", checkpoint.getvalue())
-    save(args.out / "plots" / f"{experiment}_loss.png", to_png(loss_figure(results)))
-    save(args.out / "results" / f"{experiment}.json", to_json(results))
-    print(f"training accuracy {train_accuracy:.2%}, test accuracy {test_accuracy:.2%} ({results['test_errors']} errors "
-          f"in {results['test_count']:,} images) after {results['training_seconds']:.2f} s of training\n"
-          f"saved results/{experiment}.json, plots/{experiment}_loss.png and checkpoints/{experiment}.pt in {args.out}")
 
 
-def save(path: Path, contents: bytes) -> None:
-    """Write beside `path`, then move there: a run that is stopped leaves the old file or the new one, never a half."""
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished.write_bytes(contents)
-    os.replace(unfinished, path)
+def save_run(out: Path, record: dict, model: nn.Sequential) -> None:
+    """Save the three files of a run, and say what it gave."""
+    name, stream = record["experiment"], io.BytesIO()
+    torch.save({"experiment": name, "digits": record["digits"], "seed": record["seed"], "model": model.state_dict()},
+               stream)
+    record["checkpoint"] = hashlib.sha256(stream.getvalue()).hexdigest()
+    save({out / "checkpoints" / f"{name}.pt": stream.getvalue(),
+          out / "plots" / f"{name}_loss.png": to_png(loss_figure(record)),
+          out / "results" / f"{name}.json": to_json(record)})
+    print(f"training accuracy {record['train_accuracy']:.2%}, test accuracy {record['test_accuracy']:.2%} "
+          f"({record['test_errors']} errors in {record['test_count']:,} images) after {record['training_seconds']:.2f} s "
+          f"of training\nsaved results/{name}.json, plots/{name}_loss.png and checkpoints/{name}.pt in {out.resolve()}")
+
+
+def save(files: dict[Path, bytes]) -> None:
+    """Write each file beside its place, then move all there: a run that is stopped leaves old files or new ones, no half.
+
+    Raises UserError where they cannot be written; what was begun is removed then.
+    """
+    unfinished = {path: path.with_name(f".{path.name}.unfinished") for path in files}
+    try:
+        for path, contents in files.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            unfinished[path].write_bytes(contents)
+        for path in files:
+            os.replace(unfinished[path], path)
+    except OSError as error:
+        raise UserError(f"cannot write {path} ({error.strerror}): make room, or name another folder with --out") from None
+    finally:
+        for begun in unfinished.values():
+            begun.unlink(missing_ok=True)
 
 
 def to_json(value: dict) -> bytes:
     return (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode()
 
 
-def load_checkpoint(path: Path, fix: str, device: str | torch.device = "cpu") -> tuple[nn.Sequential, list[int]]:
-    """A saved model, and the digits that it was trained on. Nothing in the file is executed (weights_only).
+def load_checkpoint(path: Path, fix: str) -> tuple[nn.Sequential, dict]:
+    """A saved model, on the CPU, and its origin: `digits`, `seed`, and the file's SHA-256 as `checkpoint`.
 
-    Raises UserError, which ends with the advice `fix`, where there is no such file or it holds anything else.
+    Nothing in the file is executed (weights_only). Raises UserError, which ends with the advice `fix`, where there is
+    no such file or it holds anything else.
     """
     if not path.exists():
         raise UserError(f"there is no checkpoint {path}: {fix}")
     try:
-        with zipfile.ZipFile(path) as archive:  # torch.load compares no checksums: flipped bits would be weights
-            if archive.testzip():
+        contents = path.read_bytes()
+        with zipfile.ZipFile(io.BytesIO(contents)) as archive:  # torch.load compares no checksums: flipped bits would
+            if archive.testzip():                               # be weights
                 raise ValueError("its checksums do not match")
-        checkpoint = torch.load(path, map_location=device, weights_only=True)
-        model = build_model().to(device)
+        checkpoint = torch.load(io.BytesIO(contents), map_location="cpu", weights_only=True)
+        model = build_model()
         model.load_state_dict(checkpoint["model"])
-        return model, list(checkpoint["digits"])
+        return model, {"digits": list(checkpoint["digits"]), "seed": checkpoint["seed"],
+                       "checkpoint": hashlib.sha256(contents).hexdigest()}
     except Exception as error:  # a file of any kind: torch raises nearly everything
         reason = str(error).split("\n")[0].split(". ")[0]
         name = type(error).__name__
@@ -95,21 +108,24 @@ def load_checkpoint(path: Path, fix: str, device: str | torch.device = "cpu") ->
 
 
 def read_results(out: Path) -> dict[str, dict]:
-    """The results of the three scripts, by experiment. Raises UserError for those that are missing or unreadable."""
+    """The results of the three scripts, by experiment. Raises UserError for those that are missing or are not theirs."""
     results = {}
     for name, script in SCRIPTS.items():
         path = out / "results" / f"{name}.json"
         try:
             results[name] = json.loads(path.read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError):
+            if not KEYS <= results[name].keys() or results[name]["experiment"] != name:
+                raise ValueError
+        except (OSError, ValueError, AttributeError):  # no file, not JSON, a list
             raise UserError(f"{path} is missing or is not what {script} writes: run {script}") from None
     return results
 
 
 def environment(device: torch.device) -> dict:
-    """What a time depends on."""
+    """What a time depends on, and the last digits of a result."""
     cpuinfo = Path("/proc/cpuinfo")  # Linux alone has it
     cpu = re.search(r"model name\s*: (.+)", cpuinfo.read_text()) if cpuinfo.exists() else None
-    return {"torch": torch.__version__, "torchvision": torchvision.__version__, "python": platform.python_version(),
+    name = cpu[1] if cpu else platform.processor() or platform.machine()
+    return {"torch": torch.__version__, "python": platform.python_version(),
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-            "threads": torch.get_num_threads(), "cpu": cpu[1] if cpu else platform.processor() or platform.machine()}
+            "threads": torch.get_num_threads(), "cpu": f"{name}, {torch.backends.cpu.get_cpu_capability()}"}

@@ -2,7 +2,6 @@
 
     python train_base.py
 
-Gives 99.67 % test accuracy (mean of 10 seeds).
 Saves results/base.json, plots/base_loss.png and checkpoints/base.pt, which finetune.py starts from.
 """
 
@@ -19,7 +18,7 @@ def main():
     model = build_model(args.seed).to(args.device)
     curve = fit(model, task.train, task.validation, epochs=args.epochs, batch_size=args.batch_size,
                 learning_rate=args.learning_rate, seed=args.seed, verbose=True)
-    results.finish("base", args, task, model, curve)
+    results.save_run(args.out, results.describe("base", args, task, model, curve), model)
 
 
 if __name__ == "__main__":

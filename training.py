@@ -1,8 +1,11 @@
 """Training and evaluation, timed: `fit`, `extract_features`, `evaluate`. They read and write no files.
 
-The times count what a model costs to train and nothing else: the clock stops while the model is evaluated.
+The times count what a model costs to train and nothing else: the clock stops while the model is evaluated, and what a
+process does only the first time happens before it starts.
 """
 
+import copy
+import math
 import time
 
 import torch
@@ -10,9 +13,10 @@ import torch.nn.functional as F
 from torch import nn
 from tqdm import tqdm
 
-from data import Split
+from data import Split, UserError
 
 WEIGHT_DECAY = 0.01  # AdamW's usual value
+FEWEST_STEPS = 10  # the schedule needs some: a single step would be taken at its lowest learning rate
 EVALUATION_BATCH = 256  # images: large enough to be fast, small enough for the processor's cache
 
 
@@ -25,9 +29,14 @@ def fit(model: nn.Module, train: Split, validation: Split, *, epochs: int, batch
     [0, 1] in evaluation mode, on `validation` and on as many images of `train`. `seed` orders the images; each is seen
     once an epoch, in batches of nearly equal size, none smaller than `batch_size` unless there are too few images: a
     last batch of one image could not be normalised. `verbose` prints the rows, and a progress bar on a terminal.
+    Raises UserError where there would be fewer than ten steps in all, and where a loss is no longer finite.
     """
     device = train.labels.device
     batches = max(1, len(train.labels) // batch_size)
+    if epochs * batches < FEWEST_STEPS:
+        raise UserError(f"{epochs * batches} optimisation steps in all are too few to train, {FEWEST_STEPS} are needed: "
+                        "give more --epochs or a smaller --batch-size")
+    _warm_up(model, train, batches)
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trainable, weight_decay=WEIGHT_DECAY, fused=True)
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=epochs * batches,
@@ -41,6 +50,9 @@ def fit(model: nn.Module, train: Split, validation: Split, *, epochs: int, batch
         row = {"epoch": epoch, "seconds": seconds if epoch else 0.0}
         row["train_loss"], row["train_accuracy"] = evaluate(model, sample)
         row["validation_loss"], row["validation_accuracy"] = evaluate(model, validation)
+        if not math.isfinite(row["train_loss"] + row["validation_loss"]):
+            raise UserError(f"training diverged in epoch {epoch}: give a lower --learning-rate than {learning_rate:g}; "
+                            "nothing was saved")
         curve.append(row)
         if verbose:
             print(f"epoch {epoch}: loss {row['train_loss']:.4f} (validation {row['validation_loss']:.4f}), accuracy "
@@ -52,7 +64,8 @@ def fit(model: nn.Module, train: Split, validation: Split, *, epochs: int, batch
         model.train()
         start = now(device)
         order = torch.randperm(len(train.labels), generator=generator).to(device)
-        for batch in tqdm(order.tensor_split(batches), f"epoch {epoch}", leave=False, disable=not verbose or None):
+        parts = order.tensor_split(batches)
+        for batch in tqdm(parts, f"epoch {epoch}", leave=False, disable=None) if verbose else parts:
             optimizer.zero_grad()
             F.cross_entropy(model(_pick(train.images, batch)), train.labels[batch]).backward()
             optimizer.step()
@@ -61,6 +74,19 @@ def fit(model: nn.Module, train: Split, validation: Split, *, epochs: int, batch
         if epoch == epochs or not last_row_only:
             add_row(epoch)
     return curve
+
+
+def _warm_up(model: nn.Module, train: Split, batches: int) -> None:
+    """One step of a copy for each size of batch, off the clock: the first one in a process sets up kernels and threads.
+
+    Nothing is drawn: the model, its copy's images and torch's random state stay as they are.
+    """
+    copied = copy.deepcopy(model).train()
+    optimizer = torch.optim.AdamW([parameter for parameter in copied.parameters() if parameter.requires_grad], fused=True)
+    parts = torch.arange(len(train.labels), device=train.labels.device).tensor_split(batches)
+    for batch in (parts[0], parts[-1]):  # sizes differ by one image at the most
+        F.cross_entropy(copied(_pick(train.images, batch)), train.labels[batch]).backward()
+        optimizer.step()
 
 
 def _pick(images: torch.Tensor, batch: torch.Tensor) -> torch.Tensor:

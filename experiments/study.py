@@ -1,337 +1,317 @@
-"""The evidence behind the report's conclusions: many seeds, few labels, every cut, every choice of new digits.
+"""The runs behind the report's conclusions: many seeds, few labels, every cut, every choice of new digits.
 
-    python -m experiments.study                         # one to two hours on 2 cores
-    python -m experiments.study --pairs 12 --seeds 5    # a quarter of that
+    python -m experiments.study                         # about 70 minutes on 2 cores
+    python -m experiments.study --choices 12 --seeds 5 --out small
+    python -m experiments.summary                       # what they say
 
-Every run is one model trained once. Its outcome stands in results/study.json as soon as its group (a base model and
-all that starts from it) is finished, and is not computed again: a study that was stopped goes on where it was. To
-repeat it from nothing, give another --out. The summary has these parts:
-
-    seeds     base, fine-tuned and fresh at the defaults, on the digits 7-9
-    labels    fine-tuned and fresh with few labels per digit
-    untrained  fine-tuned from a base that was never trained, with few labels
-    cuts      every (frozen, reinit) that the network allows, with all labels and with few
-    pairs     fine-tuned and fresh for every choice of three new digits; the base is trained on the other seven
-    rates     learning rates, compared on validation alone: where the default comes from
+A run is one model trained once, and one line of results/study.jsonl. Runs that share a base model are a group: one
+process trains the base and all of them, and appends their lines. What is in the file is never trained again, so a study
+that was stopped goes on where it was, and --out is what starts another.
 """
 
+import concurrent.futures
 import copy
 import json
 import math
 import multiprocessing
 import os
 import signal
-import threading
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import torch
-from scipy import stats
+import torch.nn.functional as F
 from torch import nn
 from tqdm import tqdm
 
 import cli
-from compare import predict
-from data import Split, Task, UserError, load_mnist, select_digits, split_validation
-from experiments.figures import cuts_figure, labels_figure, pairs_figure
+from data import MEAN, STD, Split, Task, UserError, load_mnist, select_digits, split_validation
 from finetune import FROZEN, REINIT, fine_tune
 from model import FRESH_SEED, build_model
-from plotting import to_png
-from results import environment, save
-from training import fit
+from results import environment
+from training import EVALUATION_BATCH, evaluate, fit
 
 EXERCISE = (7, 8, 9)  # the new digits of the exercise
-CUT = (FROZEN, REINIT)
-CUTS = [(frozen, reinit) for frozen in range(4) for reinit in range(5 - frozen)]  # of four blocks; (0, 4) is fresh
-LABELS = (5, 10, 100, 1000)  # per digit
-FEW = 10  # labels per digit in the parts `cuts` and `pairs`
-RATES = (0.002, 0.008, 0.032)
-RATE_SEEDS = 3
 # Every choice of three new digits; the exercise's own is number 0. Number n is trained with the seed n: with one seed
-# for all, the noise of that seed would be the same in every pair and would not average out.
-PAIRS = [tuple(sorted(new)) for new in combinations(range(9, -1, -1), 3)]
-REPEATED = 20  # every 20th pair is trained with three seeds: the noise within a pair
+# for all, the noise of that seed would be the same in every choice and would not average out.
+CHOICES = [tuple(sorted(new)) for new in combinations(range(9, -1, -1), 3)]
+REPEATED = 20  # every 20th choice is trained with three seeds: the noise within a choice
+CUT = (FROZEN, REINIT)
+FRESH_CUT = (0, 4)  # nothing frozen, all four blocks reinitialised
+CUTS = [(frozen, reinit) for frozen in range(4) for reinit in range(5 - frozen)]
+LABELS = (5, 10, 100, 1000)  # per digit
+FEW = 10  # labels per digit where only one small number is tried
+SHIFTED_LABELS = (5, 10, 100)  # 25 times a thousand would not fit into the few steps
+STEPS = 200  # of every run with few labels, in whole epochs; chosen on validation images: part `steps`
+OTHER_STEPS = (100, 400)
+RATES = (0.002, 0.008, 0.032)  # with all labels
+RATE_SEEDS = 3
+TUNED = {10: 24, 100: 10}  # labels per digit: seeds; with fewer labels results scatter more
+TUNED_RATES = (0.001, 0.002, 0.004, 0.008, 0.016)
+SHIFT = 2  # pixels: shifted images are moved by up to two in each direction, which makes 25 of each
 UNTRAINED_SEED = 2 * FRESH_SEED  # of base models that are never trained
+SETTINGS = ("model", "new", "seed", "per_digit", "shifted", "frozen", "reinit", "epochs", "batch_size", "learning_rate")
 
 
 # Which runs there are
 
 
-def setting(model: str, seed: int, new=EXERCISE, per_digit: int | None = None, cut=CUT, rate=cli.LEARNING_RATE) -> dict:
+def setting(model: str, seed: int, new: tuple[int, ...] = EXERCISE, per_digit: int | None = None, shifted: bool = False,
+            cut: tuple[int, int] = CUT, rate: float = cli.LEARNING_RATE, steps: int = STEPS) -> dict:
     """What tells a run from all others. `per_digit`: labels per new digit (None: all)."""
-    cut = cut if model in ("finetune", "untrained") else (0, 4)
-    return {"model": model, "new": list(new), "seed": seed, "per_digit": per_digit, "frozen": cut[0], "reinit": cut[1],
-            "learning_rate": rate}
+    frozen, reinit = cut if model in ("finetune", "untrained") else FRESH_CUT
+    epochs = cli.EPOCHS
+    if per_digit is not None:
+        images = per_digit * len(new) * ((2 * SHIFT + 1) ** 2 if shifted else 1)
+        epochs = math.ceil(steps / max(1, images // cli.BATCH_SIZE))
+    return {"model": model, "new": list(new), "seed": seed, "per_digit": per_digit, "shifted": shifted,
+            "frozen": frozen, "reinit": reinit, "epochs": epochs, "batch_size": cli.BATCH_SIZE, "learning_rate": rate}
 
 
 def key(run: dict) -> str:
-    return json.dumps({name: value for name, value in run.items() if name != "outcome"})
+    return json.dumps([run[name] for name in SETTINGS])
 
 
-def plan(seeds: int, pairs: int) -> list[dict]:
-    """Every run of the study."""
-    runs = [setting(model, seed, rate=rate)
-            for seed in range(RATE_SEEDS) for rate in RATES for model in ("base", "finetune", "fresh")]
+def plan(seeds: int, choices: int) -> list[dict]:
+    """Every run of the study, each once."""
+    runs = plan_rates()
     for seed in range(seeds):
-        runs += [setting("base", seed), setting("fresh", seed), setting("untrained", seed, per_digit=FEW)]
-        runs += [setting(model, seed, per_digit=count) for count in LABELS for model in ("finetune", "fresh")]
-        runs += [setting("finetune", seed, per_digit=count, cut=cut)
-                 for count in (None, FEW) for cut in CUTS if cut != (0, 4)]
-    for new in spread(pairs):
-        for repetition in range(3 if new in repeated(pairs) else 1):
-            seed = pair_seed(new, repetition)
-            runs += [setting("base", seed, new)] + [
-                setting(model, seed, new, count) for count in (FEW, None) for model in ("finetune", "fresh")]
+        runs += plan_seed(seed)
+    for per_digit in TUNED:
+        for seed in range(tuned_seeds(per_digit, seeds)):
+            runs += plan_tuned(per_digit, seed)
+    for new in spread(choices):
+        for seed in choice_seeds(new):
+            runs += plan_choice(new, seed)
     return list({key(run): run for run in runs}.values())
 
 
-def spread(pairs: int) -> list[tuple[int, ...]]:
-    """`pairs` of the 120 choices of three new digits, evenly spread, the exercise's own first."""
-    return [PAIRS[int(number)] for number in np.linspace(0, len(PAIRS) - 1, min(pairs, len(PAIRS))).round()]
+def plan_rates() -> list[dict]:
+    """Learning rates, compared on validation images: where the default comes from."""
+    return [setting(model, seed, rate=rate)
+            for seed in range(RATE_SEEDS) for rate in RATES for model in ("base", "finetune", "fresh")]
 
 
-def repeated(pairs: int) -> list[tuple[int, ...]]:
-    """Those of them that are trained with three seeds; the exercise's own has the seeds of the other parts."""
-    return [new for new in spread(pairs)[1:] if PAIRS.index(new) % REPEATED == 0]
+def plan_seed(seed: int) -> list[dict]:
+    """The digits 7-9: the three models; few labels, the control of an untrained base, numbers of steps; every cut."""
+    runs = [setting("base", seed)]
+    runs += [setting("untrained", seed, per_digit=FEW, shifted=shifted) for shifted in (False, True)]
+    for model in ("finetune", "fresh"):
+        runs.append(setting(model, seed))
+        runs += [setting(model, seed, per_digit=count) for count in LABELS]
+        runs += [setting(model, seed, per_digit=count, shifted=True) for count in SHIFTED_LABELS]
+        for count, shifted in ((FEW, False), (FEW, True), (1000, False)):
+            runs += [setting(model, seed, per_digit=count, shifted=shifted, steps=steps) for steps in OTHER_STEPS]
+    for cut in CUTS:
+        if cut != FRESH_CUT:
+            runs += [setting("finetune", seed, per_digit=count, cut=cut) for count in (None, FEW)]
+    return runs
 
 
-def pair_seed(new: tuple[int, ...], repetition: int) -> int:
-    return PAIRS.index(new) + len(PAIRS) * repetition
+def plan_tuned(per_digit: int, seed: int) -> list[dict]:
+    """Few labels, with and without shifts: learning rates, for the best settings of each model."""
+    return [setting("base", seed)] + [setting(model, seed, per_digit=per_digit, shifted=shifted, rate=rate)
+                                      for model in ("finetune", "fresh") for shifted in (False, True)
+                                      for rate in TUNED_RATES]
 
 
-def few_labels(split: Split, per_digit: int | None, seed: int) -> Split:
-    """`per_digit` images of each digit (None: all), drawn by `seed`; a larger draw contains every smaller one."""
-    if per_digit is None:
-        return split
-    generator = torch.Generator().manual_seed(seed)
-    chosen = []
-    for digit in split.labels.unique():
-        images = (split.labels == digit).nonzero().squeeze(1)
-        chosen.append(images[torch.randperm(len(images), generator=generator)[:per_digit]])
-    chosen = torch.cat(chosen)
-    return Split(split.images[chosen], split.labels[chosen])
+def plan_choice(new: tuple[int, ...], seed: int) -> list[dict]:
+    """Other new digits: the base is trained on the other seven."""
+    return [setting("base", seed, new)] + [setting(model, seed, new, count, shifted)
+                                           for model in ("finetune", "fresh")
+                                           for count, shifted in ((FEW, False), (FEW, True), (None, False))]
+
+
+def tuned_seeds(per_digit: int, seeds: int) -> int:
+    """How many seeds are tuned in a study of `seeds` seeds: in proportion to the full study of ten."""
+    return round(TUNED[per_digit] * seeds / 10)
+
+
+def spread(choices: int) -> list[tuple[int, ...]]:
+    """`choices` of the 120 choices of three new digits, evenly spread, the exercise's own first."""
+    return [CHOICES[int(number)] for number in np.linspace(0, len(CHOICES) - 1, min(choices, len(CHOICES))).round()]
+
+
+def choice_seeds(new: tuple[int, ...]) -> list[int]:
+    """The seeds of a choice; the exercise's own is repeated with the seeds of the other parts already."""
+    number = CHOICES.index(new)
+    repeats = 3 if number % REPEATED == 0 and new != EXERCISE else 1
+    return [number + len(CHOICES) * repeat for repeat in range(repeats)]
 
 
 # Carrying them out
 
 
+def few_labels(split: Split, per_digit: int | None, seed: int) -> Split:
+    """`per_digit` images of each digit (None: all), drawn by `seed`; a larger draw contains every smaller one.
+
+    Images stay in the order of the data set: `fit` takes every nth of them for its curve.
+    """
+    if per_digit is None:
+        return split
+    generator = torch.Generator().manual_seed(seed)
+    chosen = []
+    for digit in split.labels.unique():
+        images = (split.labels == digit).nonzero().squeeze(1).cpu()
+        chosen.append(images[torch.randperm(len(images), generator=generator)[:per_digit]])
+    chosen = torch.cat(chosen).sort().values.to(split.labels.device)
+    return Split(split.images[chosen], split.labels[chosen])
+
+
+def shift_images(split: Split) -> Split:
+    """Every image in its 25 shifts by up to two pixels, background moving in: float32 [25 N, 1, 28, 28]."""
+    padded = F.pad(split.images, (SHIFT, SHIFT, SHIFT, SHIFT), value=-MEAN / STD)
+    height, width = split.images.shape[2:]
+    places = range(2 * SHIFT + 1)
+    images = torch.cat([padded[:, :, top : top + height, left : left + width] for top in places for left in places])
+    return Split(images, split.labels.repeat(len(places) ** 2))
+
+
+@torch.inference_mode()
+def wrong_images(model: nn.Module, split: Split) -> list[int]:
+    """Places of the images that `model` gets wrong."""
+    predicted = torch.cat([model.eval()(images).argmax(1) for images in split.images.split(EVALUATION_BATCH)])
+    return (predicted != split.labels).nonzero().squeeze(1).tolist()
+
+
 class Worker:
-    """What a process of the pool keeps: MNIST, and the settings that all runs share."""
+    """What a process keeps from group to group: MNIST, the device, and where its runs are made."""
 
-    def __init__(self, data_dir: str, epochs: int, batch_size: int, device: torch.device):
+    def __init__(self, data_dir: Path, device: torch.device):
         self.splits = *split_validation(load_mnist(data_dir, train=True)), load_mnist(data_dir, train=False)
-        self.epochs, self.batch_size, self.device = epochs, batch_size, device
+        self.device = device
+        here = environment(device)
+        self.where = {"torch": here["torch"], "threads": here["threads"],
+                      "cpu": here["cpu"] if device.type == "cpu" else f"{here['cpu']}; {here['device']}"}
 
-    def group(self, runs: list[dict]) -> list[dict]:
-        """Train the base model that these runs share, then each run's own model; return the runs with outcomes."""
-        new = runs[0]["new"]
+    def train_group(self, runs: list[dict]) -> list[dict]:
+        """Train the base model that `runs` share, then each run's own model; return the finished runs."""
+        new = tuple(runs[0]["new"])
+        old = tuple(digit for digit in range(10) if digit not in new)
         old_task, new_task = (Task(digits, *(select_digits(split, digits, self.device) for split in self.splits))
-                              for digits in (tuple(digit for digit in range(10) if digit not in new), tuple(new)))
-        base_run = setting("base", runs[0]["seed"], new, rate=runs[0]["learning_rate"])
-        base, outcome = self.train(base_run, old_task)
-        return [base_run | {"outcome": outcome}] + [run | {"outcome": self.train(run, new_task, base)[1]}
-                                                    for run in runs if run["model"] != "base"]
+                              for digits in (old, new))
+        base_run = setting("base", runs[0]["seed"], new)
+        base, base_outcome = self.train(base_run, old_task)
+        finished = []
+        for run in runs:
+            if run == base_run:
+                outcome = base_outcome
+            else:
+                _, outcome = self.train(run, old_task if run["model"] == "base" else new_task, base)
+            finished.append({**run, "outcome": outcome, **self.where})
+        return finished
 
     def train(self, run: dict, task: Task, base: nn.Sequential | None = None) -> tuple[nn.Sequential, dict]:
         """Train the model of one run; return it, and what is kept of it."""
         seed = run["seed"]
         train = few_labels(task.train, run["per_digit"], seed)
-        steps = self.epochs * (len(task.train.labels) // self.batch_size)  # with few labels at least as many
-        options = {"epochs": math.ceil(steps / max(1, len(train.labels) // self.batch_size)), "seed": seed,
-                   "batch_size": self.batch_size, "learning_rate": run["learning_rate"], "last_row_only": True}
+        if run["shifted"]:
+            train = shift_images(train)
+        options = {name: run[name] for name in ("epochs", "batch_size", "learning_rate", "seed")}
+        options["last_row_only"] = True
         if run["model"] == "finetune":
             model = copy.deepcopy(base)
         else:
-            model = build_model({"base": 0, "fresh": FRESH_SEED, "untrained": UNTRAINED_SEED}[run["model"]] + seed)
-            model.to(self.device)
+            first_seed = {"base": 0, "fresh": FRESH_SEED, "untrained": UNTRAINED_SEED}[run["model"]]
+            model = build_model(first_seed + seed).to(self.device)
         if run["model"] in ("base", "fresh"):
             curve = fit(model, train, task.validation, **options)
         else:
             curve, _ = fine_tune(model, train, task.validation, frozen=run["frozen"], reinit=run["reinit"], **options)
-        wrong = predict(model, task.test.images) != task.test.labels
-        outcome = {"train_accuracy": curve[-1]["train_accuracy"],
-                   "validation_accuracy": curve[-1]["validation_accuracy"],
-                   "test_accuracy": 1 - int(wrong.sum()) / len(wrong)}
-        if run["per_digit"] is None and tuple(run["new"]) == EXERCISE:
-            outcome["wrong"] = wrong.nonzero().squeeze(1).tolist()  # places in the test set of the task
+        wrong = wrong_images(model, task.test)
+        outcome = {"train_accuracy": evaluate(model, train)[1], "validation_accuracy": curve[-1]["validation_accuracy"],
+                   "test_accuracy": 1 - len(wrong) / len(task.test.labels)}
+        if tuple(run["new"]) == EXERCISE:  # elsewhere no difference is quoted for a single choice
+            outcome["wrong"] = wrong
         return model, outcome
 
 
-def begin(*options) -> None:
-    """In each process of the pool: one thread, and Ctrl-C left to the parent, which ends its processes."""
+def begin(data_dir: Path, device: torch.device) -> None:
+    """In each process: one thread, and an end without a traceback on Ctrl-C."""
     global worker
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     torch.set_num_threads(1)
-    tqdm.set_lock(threading.RLock())  # its own lock is a semaphore, which would be left over when the pool ends
-    worker = Worker(*options)
+    worker = Worker(data_dir, device)
 
 
-def carry_out_group(runs: list[dict]) -> list[dict]:
-    return worker.group(runs)
+def train_group(runs: list[dict]) -> list[dict]:
+    return worker.train_group(runs)
 
 
-def carry_out(runs: list[dict], finished: dict[str, dict], jobs: int, options: tuple, save_study) -> None:
-    """Add those of `runs` to `finished` that are not there yet, group by group.
+def carry_out(runs: list[dict], path: Path, jobs: int, options: tuple) -> None:
+    """Train `runs`, group by group, and append their lines to `path`.
 
     `jobs` processes of one thread each: networks as small as this one gain little from a second core.
     """
     groups = {}
     for run in runs:
-        if key(run) not in finished:
-            groups.setdefault((*run["new"], run["seed"], run["learning_rate"]), []).append(run)
-    if not groups:
-        return
-    with multiprocessing.get_context("spawn").Pool(jobs, begin, options) as pool, \
-            tqdm(total=sum(map(len, groups.values())), desc="study", unit="run", disable=None) as bar:
-        for group in pool.imap_unordered(carry_out_group, groups.values()):
-            finished.update((key(run), run) for run in group)
-            save_study()
-            bar.update(len(group))
+        groups.setdefault((*run["new"], run["seed"]), []).append(run)
+    executor = concurrent.futures.ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), begin, options)
+    try:
+        with tqdm(total=len(runs), desc="study", unit="run", disable=None) as bar:
+            for future in concurrent.futures.as_completed(executor.submit(train_group, group)
+                                                          for group in groups.values()):
+                append(future.result(), path)
+                bar.update(len(future.result()))
+    except concurrent.futures.process.BrokenProcessPool:
+        raise UserError("a process of the study died, perhaps for lack of memory: start the study again, with fewer "
+                        "--jobs; it goes on where it was") from None
+    finally:
+        for process in multiprocessing.active_children():  # all are idle, or the study was stopped
+            process.terminate()
+        executor.shutdown(cancel_futures=True)
 
 
-# What they say
+# The file
 
 
-def interval(values: list[float]) -> dict:
-    """Mean, standard deviation, and 95 % confidence interval of the mean (Student's t)."""
-    low, high = stats.ttest_1samp(values, 0).confidence_interval(0.95)
-    return {"n": len(values), "mean": float(np.mean(values)), "sd": float(np.std(values, ddof=1)),
-            "low": float(low), "high": float(high)}
+def read_runs(path: Path) -> list[dict]:
+    """The finished runs in `path`. Raises UserError where a line is not one; a half line at the end is passed over."""
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    runs = []
+    for number, line in enumerate(text.split("\n")[:-1], 1):
+        try:
+            run = json.loads(line)
+            key(run), run["outcome"]["test_accuracy"]
+        except (ValueError, KeyError, TypeError):
+            raise UserError(f"line {number} of {path} is not a run of the study: delete the line; the study trains it "
+                            "again") from None
+        runs.append(run)
+    return runs
 
 
-def minus(first: list[float], second: list[float]) -> list[float]:
-    return [a - b for a, b in zip(first, second, strict=True)]
-
-
-def bootstrap(differences: np.ndarray, samples: int = 2000) -> dict:
-    """95 % interval of the mean of float [seeds, images], both seeds and images drawn again (percentiles)."""
-    generator = np.random.default_rng(0)
-    seeds, images = (generator.multinomial(n, np.full(n, 1 / n), samples) / n for n in differences.shape)
-    low, high = np.percentile(((seeds @ differences) * images).sum(1), (2.5, 97.5))
-    return {"low": float(low), "high": float(high)}
-
-
-class Runs:
-    """The finished runs, to be asked for."""
-
-    def __init__(self, finished: dict[str, dict]):
-        self.finished = finished
-
-    def outcomes(self, model: str, seeds, what: str = "test_accuracy", **wanted) -> list:
-        return [self.finished[key(setting(model, seed, **wanted))]["outcome"][what] for seed in seeds]
-
-    def gains(self, seeds, **wanted) -> list[float]:
-        """Test accuracy of fine-tuned less fresh, for each seed."""
-        return minus(self.outcomes("finetune", seeds, **wanted), self.outcomes("fresh", seeds, **wanted))
-
-    def pair_gains(self, new: tuple[int, ...], count: int | None, repetitions=(0,)) -> list[float]:
-        return self.gains([pair_seed(new, repetition) for repetition in repetitions], new=new, per_digit=count)
-
-
-def summarise(runs: Runs, seeds: int, pairs: int, test_images: int) -> dict:
-    """The parts of the summary. Accuracies and their differences are fractions; differences are paired by seed."""
-    every = range(seeds)
-    wrong = {model: np.zeros((seeds, test_images)) for model in ("finetune", "fresh")}
-    for model, table in wrong.items():
-        for row, images in zip(table, runs.outcomes(model, every, "wrong")):
-            row[images] = 1
-    untrained = runs.outcomes("untrained", every, per_digit=FEW)
-    cuts = {(count, cut): runs.outcomes("fresh" if cut == (0, 4) else "finetune", every, per_digit=count, cut=cut)
-            for count in (None, FEW) for cut in CUTS}
-    return {
-        "seeds": {**{model: interval(runs.outcomes(model, every)) for model in ("base", "finetune", "fresh")},
-                  "difference": interval(runs.gains(every)),
-                  "difference_over_seeds_and_images": bootstrap(wrong["fresh"] - wrong["finetune"])},
-        "labels": [{"per_digit": count, "difference": interval(runs.gains(every, per_digit=count)),
-                    **{model: interval(runs.outcomes(model, every, per_digit=count)) for model in wrong},
-                    "lowest_train_accuracy": min(min(runs.outcomes(model, every, "train_accuracy", per_digit=count))
-                                                 for model in wrong)} for count in LABELS],
-        "untrained": {"per_digit": FEW, **interval(untrained),
-                      "minus_fresh": interval(minus(untrained, runs.outcomes("fresh", every, per_digit=FEW))),
-                      "finetune_minus_untrained": interval(minus(
-                          runs.outcomes("finetune", every, per_digit=FEW), untrained))},
-        "cuts": [{"per_digit": count, "frozen": cut[0], "reinit": cut[1], **interval(values),
-                  "minus_default": interval(minus(values, cuts[count, CUT])) if cut != CUT else None}
-                 for (count, cut), values in cuts.items()],
-        "pairs": {"all" if count is None else str(count): summarise_pairs(runs, seeds, pairs, count)
-                  for count in (FEW, None)},
-        "rates": [{"learning_rate": rate, **{
-            model: float(np.mean(runs.outcomes(model, range(RATE_SEEDS), "validation_accuracy", rate=rate)))
-            for model in ("base", "finetune", "fresh")}} for rate in RATES],
-    }
-
-
-def summarise_pairs(runs: Runs, seeds: int, pairs: int, count: int | None) -> dict:
-    """The gain of transfer (fine-tuned less fresh) over the choices of new digits.
-
-    The pairs overlap, so they are described and not tested. What is uncertain about their mean is the noise of each
-    pair's one seed: `within_sd`, pooled over the pairs that were repeated with other seeds.
-    """
-    gains = {new: runs.pair_gains(new, count)[0] for new in spread(pairs)}
-    values = list(gains.values())
-    groups = [runs.pair_gains(new, count, range(3)) for new in repeated(pairs)]
-    groups.append(runs.gains(range(seeds), per_digit=count))
-    freedom = sum(len(group) - 1 for group in groups)
-    within = sum((len(group) - 1) * np.var(group, ddof=1) for group in groups) / freedom
-    margin = stats.t.ppf(0.975, freedom) * math.sqrt(within / len(values))
-    mean, sd = float(np.mean(values)), float(np.std(values, ddof=1))
-    return {"n": len(values), "mean": mean, "low": float(mean - margin), "high": float(mean + margin), "sd": sd,
-            "within_sd": math.sqrt(within), "between_sd": math.sqrt(max(0, sd**2 - within)),
-            "lowest": min(values), "highest": max(values), "positive": sum(value > 0 for value in values),
-            "rank_of_exercise": 1 + sum(value > gains[EXERCISE] for value in values),
-            "by_digit": {str(digit): float(np.mean([gain for new, gain in gains.items() if digit in new]))
-                         for digit in sorted(set(sum(gains, ())))},
-            "gains": [{"new": list(new), "gain": gain} for new, gain in gains.items()]}
-
-
-# Files
-
-
-def read_runs(path: Path, hyperparameters: dict) -> dict[str, dict]:
-    """The finished runs in `path`, by their settings. Raises UserError if they are of another study."""
-    if not path.exists():
-        return {}
-    study = json.loads(path.read_text(encoding="utf-8"))
-    if study["hyperparameters"] != hyperparameters:
-        raise UserError(f"{path} holds a study with {study['hyperparameters']}: give another --out, or delete the file")
-    return {key(run): run for run in study["runs"]}
-
-
-def to_json(study: dict, finished: dict[str, dict]) -> bytes:
-    """A run a line, in the order of their settings: whether the study was stopped on the way leaves no trace."""
-    rows = ",\n".join(json.dumps(finished[name]) for name in sorted(finished))
-    return (json.dumps(study | {"runs": []}, indent=1)[:-3] + f"\n{rows}\n]}}\n").encode()
+def append(runs: list[dict], path: Path) -> None:
+    """Append the lines of `runs`. Raises UserError where they cannot be written."""
+    lines = "".join(json.dumps(run) + "\n" for run in runs)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab+") as file:
+            file.seek(0)
+            whole = file.read().rfind(b"\n") + 1
+            file.truncate(whole)  # drops a half line that a kill or a full disk left
+            file.write(lines.encode())
+    except OSError as error:
+        raise UserError(f"cannot write {path} ({error.strerror}): make room and start the study again; it goes on where "
+                        "it was") from None
 
 
 def main():
-    flags = cli.training_parser(__doc__)
+    flags = cli.parser(__doc__)
     flags.add_argument("--seeds", type=cli.whole(3), default=10, metavar="N",
-                       help="seeds of all parts but pairs (default: %(default)s)")
-    flags.add_argument("--pairs", type=cli.whole(2), default=len(PAIRS), metavar="N",
+                       help="seeds of the parts about 7-9 (default: %(default)s)")
+    flags.add_argument("--choices", type=cli.whole(2), default=len(CHOICES), metavar="N",
                        help="how many of the 120 choices of three new digits (default: %(default)s)")
-    flags.add_argument("--jobs", type=cli.whole(1), default=os.cpu_count(), metavar="N",
-                       help="processes of one thread each (default: one a core, %(default)s)")
+    flags.add_argument("--jobs", type=cli.whole(1), metavar="N",
+                       help="processes of one thread each (default: one a core, a single one on CUDA)")
     args = cli.parse(flags)
-    hyperparameters = {"epochs": args.epochs, "batch_size": args.batch_size, "learning_rate": cli.LEARNING_RATE}
+    device = cli.choose_device("auto")
+    path = args.out / "results" / "study.jsonl"
+    finished = {key(run) for run in read_runs(path)}
+    runs = [run for run in plan(args.seeds, args.choices) if key(run) not in finished]
     load_mnist(args.data_dir, train=True)  # damaged files are found here, by one process
-    test = load_mnist(args.data_dir, train=False)
-    path = args.out / "results" / "study.json"
-    finished = read_runs(path, hyperparameters)
-    study = {"experiment": "study", "seeds": args.seeds, "pairs": args.pairs, "hyperparameters": hyperparameters,
-             "environment": environment(args.device)}
-
-    def save_study() -> None:
-        save(path, to_json(study, finished))
-
-    options = args.data_dir, args.epochs, args.batch_size, args.device
-    carry_out(plan(args.seeds, args.pairs), finished, args.jobs, options, save_study)
-    images = sum(int((test.labels == digit).sum()) for digit in EXERCISE)
-    study["summary"] = summarise(Runs(finished), args.seeds, args.pairs, images)
-    save_study()
-    for name, figure in (("labels", labels_figure), ("cuts", cuts_figure), ("pairs", pairs_figure)):
-        save(args.out / "plots" / f"{name}.png", to_png(figure(study["summary"])))
-    print(f"wrote results/study.json and plots/labels.png, cuts.png and pairs.png in {args.out.resolve()}")
+    carry_out(runs, path, args.jobs or (1 if device.type == "cuda" else os.cpu_count()), (args.data_dir, device))
+    print(f"{len(runs)} runs trained, {len(finished)} were there; now: python -m experiments.summary")
 
 
 if __name__ == "__main__":
