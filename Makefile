@@ -1,14 +1,15 @@
 # make               set up .venv, train the three models, compare them
 # make test          the tests
-# make study         many seeds, few labels, every cut, every choice of new digits (1-2 hours); resumes
-# make benchmark     how long training takes, and why (3-7 minutes)
+# make study         many seeds, few labels, every cut, every choice of new digits (one to two hours); resumes
+# make summary       what the study's runs say, and its figures (seconds)
+# make benchmark     how long training takes, and why (a few minutes)
 # make report        report.md -> report.pdf, at most two pages
 # make submission    everything to hand in -> submission.zip
 
 PYTHON ?= python3
 PY := .venv/bin/python
 
-.PHONY: all test study benchmark report submission
+.PHONY: all test study summary benchmark report submission
 
 all: .venv/ready
 	$(PY) train_base.py
@@ -19,7 +20,11 @@ all: .venv/ready
 test: .venv/dev
 	$(PY) -m pytest -q
 
-study benchmark: .venv/ready
+study: .venv/ready
+	$(PY) -m experiments.study
+	$(PY) -m experiments.summary
+
+summary benchmark: .venv/ready
 	$(PY) -m experiments.$@
 
 report: .venv/dev

@@ -72,17 +72,14 @@ def whole(smallest: int) -> Callable[[str], int]:
 
 def positive(text: str) -> float:
     """A flag's type: finite numbers above 0."""
-    try:
-        if 0 < float(text) < float("inf"):
-            return float(text)
-    except ValueError:
-        pass
-    raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    if not 0 < float(text) < float("inf"):  # argparse reports what is no number at all
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return float(text)
 
 
 def choose_device(name: str) -> torch.device:
-    """A flag's type. `auto` is never MPS: BatchNorm's gradients on channels_last tensors were wrong there, or it failed,
-    until PyTorch's pull request #188371 of June 2026 (issue #175189)."""
+    """A flag's type. Never MPS: BatchNorm's gradients on channels_last tensors were wrong there, or it crashed, until
+    June 2026 (PyTorch #175189, mended by #188371)."""
     if name not in ("auto", "cpu", "cuda"):
         raise argparse.ArgumentTypeError(f"{name!r} is not auto, cpu or cuda")
     if name == "cuda" and not torch.cuda.is_available():

@@ -60,13 +60,9 @@ def load_mnist(data_dir: str | Path, train: bool) -> Split:
     raw = Path(data_dir, "MNIST", "raw")
     fix = ("copy it from data/MNIST/raw of this project ('git checkout -- data/MNIST/raw' brings it back there), or "
            "delete it and run again with a network, which downloads it")
-    missing = [name for name in DIGESTS if not os.path.isfile(raw / name)]
-    for name in (name for name in DIGESTS if name not in missing):
-        try:
-            digest = hashlib.sha256((raw / name).read_bytes()).hexdigest()
-        except OSError as error:
-            raise UserError(f"cannot read {raw / name} ({error.strerror}): {fix}") from None
-        if digest != DIGESTS[name]:
+    missing = [name for name in DIGESTS if not os.access(raw / name, os.R_OK)]
+    for name in DIGESTS:
+        if name not in missing and hashlib.sha256((raw / name).read_bytes()).hexdigest() != DIGESTS[name]:
             raise UserError(f"{raw / name} is not the published MNIST: {fix}")
     new_folders = [folder for folder in (raw, *raw.parents) if not os.path.exists(folder)]
     try:
@@ -76,8 +72,8 @@ def load_mnist(data_dir: str | Path, train: bool) -> Split:
             with contextlib.suppress(OSError):
                 folder.rmdir()
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"no {' or '.join(missing)} in {raw}, and downloading failed ({reason}): {fix}, or name another "
-                        "folder with --data-dir") from None
+        raise UserError(f"cannot read {' or '.join(missing)} in {raw}, nor download it ({reason}): {fix}; or name "
+                        "another folder with --data-dir") from None
     return Split(mnist.data, mnist.targets)
 
 

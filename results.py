@@ -26,21 +26,19 @@ KEYS = {"experiment", "digits", "seed", "dataset", "model", "hyperparameters", "
 def describe(experiment: str, args: argparse.Namespace, task: Task, model: nn.Sequential, curve: list[dict],
              feature_seconds: float = 0.0) -> dict:
     """What stands in results/NAME.json: the settings, the curve, and the accuracies on all training and test images."""
-    _, train_accuracy = evaluate(model, task.train)
-    _, test_accuracy = evaluate(model, task.test)
-    finetuned = experiment == "finetune"
-    parts = {"frozen": args.frozen, "reinit": args.reinit} if finetuned else {"frozen": 0, "reinit": len(model)}
+    train, validation, test = (len(split.labels) for split in (task.train, task.validation, task.test))
+    test_accuracy = evaluate(model, task.test)[1]
+    flags = {"frozen": 0, "reinit": len(model), **vars(args)}  # finetune.py alone lets these be chosen
+    hyperparameters = ("epochs", "batch_size", "learning_rate", "recompute_frozen")
     return {
         "experiment": experiment, "digits": list(task.digits), "seed": args.seed,
-        "dataset": {"name": "MNIST", "train": len(task.train.labels), "validation": len(task.validation.labels),
-                    "test": len(task.test.labels)},
-        "model": {**parts, "parameters": sum(parameter.numel() for parameter in model.parameters())},
-        "hyperparameters": {"epochs": args.epochs, "batch_size": args.batch_size, "learning_rate": args.learning_rate,
-                            "optimizer": "AdamW", "weight_decay": WEIGHT_DECAY, "schedule": "one-cycle",
-                            **({"recompute_frozen": args.recompute_frozen} if finetuned else {})},
-        "curve": curve,
-        "train_accuracy": train_accuracy, "test_accuracy": test_accuracy,
-        "test_errors": round((1 - test_accuracy) * len(task.test.labels)), "test_count": len(task.test.labels),
+        "dataset": {"name": "MNIST", "train": train, "validation": validation, "test": test},
+        "model": {"frozen": flags["frozen"], "reinit": flags["reinit"],
+                  "parameters": sum(parameter.numel() for parameter in model.parameters())},
+        "hyperparameters": {**{name: flags[name] for name in hyperparameters if name in flags},
+                            "optimizer": "AdamW", "weight_decay": WEIGHT_DECAY, "schedule": "one-cycle"},
+        "curve": curve, "train_accuracy": evaluate(model, task.train)[1], "test_accuracy": test_accuracy,
+        "test_errors": round((1 - test_accuracy) * test), "test_count": test,
         "training_seconds": curve[-1]["seconds"], "feature_seconds": feature_seconds,
         "environment": environment(args.device),
     }
@@ -56,12 +54,13 @@ def save_run(out: Path, record: dict, model: nn.Sequential) -> None:
           out / "plots" / f"{name}_loss.png": to_png(loss_figure(record)),
           out / "results" / f"{name}.json": to_json(record)})
     print(f"training accuracy {record['train_accuracy']:.2%}, test accuracy {record['test_accuracy']:.2%} "
-          f"({record['test_errors']} errors in {record['test_count']:,} images) after {record['training_seconds']:.2f} s "
-          f"of training\nsaved results/{name}.json, plots/{name}_loss.png and checkpoints/{name}.pt in {out.resolve()}")
+          f"({record['test_errors']} errors in {record['test_count']:,} images) after {record['training_seconds']:.2f} "
+          f"s of training\nsaved results/{name}.json, plots/{name}_loss.png and checkpoints/{name}.pt in "
+          f"{out.resolve()}")
 
 
 def save(files: dict[Path, bytes]) -> None:
-    """Write each file beside its place, then move all there: a run that is stopped leaves old files or new ones, no half.
+    """Write each file beside its place, then move all there: a run that is stopped leaves no half file.
 
     Raises UserError where they cannot be written; what was begun is removed then.
     """
@@ -73,7 +72,7 @@ def save(files: dict[Path, bytes]) -> None:
         for path in files:
             os.replace(unfinished[path], path)
     except OSError as error:
-        raise UserError(f"cannot write {path} ({error.strerror}): make room, or name another folder with --out") from None
+        raise UserError(f"cannot write {path} ({error.strerror}): name another folder with --out") from None
     finally:
         for begun in unfinished.values():
             begun.unlink(missing_ok=True)
@@ -108,7 +107,7 @@ def load_checkpoint(path: Path, fix: str) -> tuple[nn.Sequential, dict]:
 
 
 def read_results(out: Path) -> dict[str, dict]:
-    """The results of the three scripts, by experiment. Raises UserError for those that are missing or are not theirs."""
+    """The results of the three scripts, by experiment. Raises UserError for those that are missing or not theirs."""
     results = {}
     for name, script in SCRIPTS.items():
         path = out / "results" / f"{name}.json"

@@ -34,8 +34,8 @@ def fit(model: nn.Module, train: Split, validation: Split, *, epochs: int, batch
     device = train.labels.device
     batches = max(1, len(train.labels) // batch_size)
     if epochs * batches < FEWEST_STEPS:
-        raise UserError(f"{epochs * batches} optimisation steps in all are too few to train, {FEWEST_STEPS} are needed: "
-                        "give more --epochs or a smaller --batch-size")
+        raise UserError(f"{epochs * batches} optimisation steps are too few to train, {FEWEST_STEPS} are needed: give "
+                        "more --epochs or a smaller --batch-size")
     _warm_up(model, train, batches)
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trainable, weight_decay=WEIGHT_DECAY, fused=True)
@@ -77,14 +77,11 @@ def fit(model: nn.Module, train: Split, validation: Split, *, epochs: int, batch
 
 
 def _warm_up(model: nn.Module, train: Split, batches: int) -> None:
-    """One step of a copy for each size of batch, off the clock: the first one in a process sets up kernels and threads.
-
-    Nothing is drawn: the model, its copy's images and torch's random state stay as they are.
-    """
+    """Steps of a copy, off the clock: the first in a process sets up kernels and threads. No random number is drawn."""
     copied = copy.deepcopy(model).train()
-    optimizer = torch.optim.AdamW([parameter for parameter in copied.parameters() if parameter.requires_grad], fused=True)
+    optimizer = torch.optim.AdamW(copied.parameters(), fused=True)
     parts = torch.arange(len(train.labels), device=train.labels.device).tensor_split(batches)
-    for batch in (parts[0], parts[-1]):  # sizes differ by one image at the most
+    for batch in (parts[0], parts[-1]):  # the two sizes that batches have
         F.cross_entropy(copied(_pick(train.images, batch)), train.labels[batch]).backward()
         optimizer.step()
 

@@ -11,6 +11,7 @@ that was stopped goes on where it was, and --out is what starts another.
 
 import concurrent.futures
 import copy
+import functools
 import json
 import math
 import multiprocessing
@@ -40,11 +41,11 @@ REPEATED = 20  # every 20th choice is trained with three seeds: the noise within
 CUT = (FROZEN, REINIT)
 FRESH_CUT = (0, 4)  # nothing frozen, all four blocks reinitialised
 CUTS = [(frozen, reinit) for frozen in range(4) for reinit in range(5 - frozen)]
-LABELS = (5, 10, 100, 1000)  # per digit
 FEW = 10  # labels per digit where only one small number is tried
-SHIFTED_LABELS = (5, 10, 100)  # 25 times a thousand would not fit into the few steps
-STEPS = 200  # of every run with few labels, in whole epochs; chosen on validation images: part `steps`
-OTHER_STEPS = (100, 400)
+FEW_LABELS = [(count, False) for count in (5, 10, 100, 1000)] + [(count, True) for count in (5, 10, 100)]  # shifted?
+STEPS = 200  # of every run with few labels, in whole epochs; chosen on validation images
+STEPS_TRIED = (100, 200, 400)
+STEPS_TRIED_AT = ((FEW, False), (FEW, True), (1000, False))
 RATES = (0.002, 0.008, 0.032)  # with all labels
 RATE_SEEDS = 3
 TUNED = {10: 24, 100: 10}  # labels per digit: seeds; with fewer labels results scatter more
@@ -74,53 +75,25 @@ def key(run: dict) -> str:
 
 
 def plan(seeds: int, choices: int) -> list[dict]:
-    """Every run of the study, each once."""
-    runs = plan_rates()
+    """Every run of a study of so many seeds and choices of new digits, each once."""
+    models, few_or_all = ("finetune", "fresh"), ((FEW, False), (FEW, True), (None, False))
+    runs = [setting(model, seed, rate=rate)
+            for model in ("base", *models) for rate in RATES for seed in range(min(RATE_SEEDS, seeds))]
     for seed in range(seeds):
-        runs += plan_seed(seed)
-    for per_digit in TUNED:
-        for seed in range(tuned_seeds(per_digit, seeds)):
-            runs += plan_tuned(per_digit, seed)
-    for new in spread(choices):
-        for seed in choice_seeds(new):
-            runs += plan_choice(new, seed)
+        runs += [setting("untrained", seed, per_digit=FEW, shifted=shifted) for shifted in (False, True)]
+        runs += [setting(model, seed, per_digit=count, shifted=shifted) for model in models
+                 for count, shifted in ((None, False), *FEW_LABELS)]
+        runs += [setting(model, seed, per_digit=count, shifted=shifted, steps=steps) for model in models
+                 for count, shifted in STEPS_TRIED_AT for steps in STEPS_TRIED]
+        runs += [setting("finetune", seed, per_digit=count, cut=cut) for count in (None, FEW) for cut in CUTS
+                 if cut != FRESH_CUT]
+    runs += [setting(model, seed, per_digit=count, shifted=shifted, rate=rate) for count in TUNED
+             for seed in range(tuned_seeds(count, seeds)) for model in models for shifted in (False, True)
+             for rate in TUNED_RATES]
+    runs += [setting(model, seed, new, count, shifted) for new in spread(choices) for seed in choice_seeds(new)
+             for model in models for count, shifted in few_or_all]
+    runs += [setting("base", run["seed"], tuple(run["new"])) for run in runs]  # that each run starts from
     return list({key(run): run for run in runs}.values())
-
-
-def plan_rates() -> list[dict]:
-    """Learning rates, compared on validation images: where the default comes from."""
-    return [setting(model, seed, rate=rate)
-            for seed in range(RATE_SEEDS) for rate in RATES for model in ("base", "finetune", "fresh")]
-
-
-def plan_seed(seed: int) -> list[dict]:
-    """The digits 7-9: the three models; few labels, the control of an untrained base, numbers of steps; every cut."""
-    runs = [setting("base", seed)]
-    runs += [setting("untrained", seed, per_digit=FEW, shifted=shifted) for shifted in (False, True)]
-    for model in ("finetune", "fresh"):
-        runs.append(setting(model, seed))
-        runs += [setting(model, seed, per_digit=count) for count in LABELS]
-        runs += [setting(model, seed, per_digit=count, shifted=True) for count in SHIFTED_LABELS]
-        for count, shifted in ((FEW, False), (FEW, True), (1000, False)):
-            runs += [setting(model, seed, per_digit=count, shifted=shifted, steps=steps) for steps in OTHER_STEPS]
-    for cut in CUTS:
-        if cut != FRESH_CUT:
-            runs += [setting("finetune", seed, per_digit=count, cut=cut) for count in (None, FEW)]
-    return runs
-
-
-def plan_tuned(per_digit: int, seed: int) -> list[dict]:
-    """Few labels, with and without shifts: learning rates, for the best settings of each model."""
-    return [setting("base", seed)] + [setting(model, seed, per_digit=per_digit, shifted=shifted, rate=rate)
-                                      for model in ("finetune", "fresh") for shifted in (False, True)
-                                      for rate in TUNED_RATES]
-
-
-def plan_choice(new: tuple[int, ...], seed: int) -> list[dict]:
-    """Other new digits: the base is trained on the other seven."""
-    return [setting("base", seed, new)] + [setting(model, seed, new, count, shifted)
-                                           for model in ("finetune", "fresh")
-                                           for count, shifted in ((FEW, False), (FEW, True), (None, False))]
 
 
 def tuned_seeds(per_digit: int, seeds: int) -> int:
@@ -175,71 +148,64 @@ def wrong_images(model: nn.Module, split: Split) -> list[int]:
     return (predicted != split.labels).nonzero().squeeze(1).tolist()
 
 
-class Worker:
-    """What a process keeps from group to group: MNIST, the device, and where its runs are made."""
-
-    def __init__(self, data_dir: Path, device: torch.device):
-        self.splits = *split_validation(load_mnist(data_dir, train=True)), load_mnist(data_dir, train=False)
-        self.device = device
-        here = environment(device)
-        self.where = {"torch": here["torch"], "threads": here["threads"],
-                      "cpu": here["cpu"] if device.type == "cpu" else f"{here['cpu']}; {here['device']}"}
-
-    def train_group(self, runs: list[dict]) -> list[dict]:
-        """Train the base model that `runs` share, then each run's own model; return the finished runs."""
-        new = tuple(runs[0]["new"])
-        old = tuple(digit for digit in range(10) if digit not in new)
-        old_task, new_task = (Task(digits, *(select_digits(split, digits, self.device) for split in self.splits))
-                              for digits in (old, new))
-        base_run = setting("base", runs[0]["seed"], new)
-        base, base_outcome = self.train(base_run, old_task)
-        finished = []
-        for run in runs:
-            if run == base_run:
-                outcome = base_outcome
-            else:
-                _, outcome = self.train(run, old_task if run["model"] == "base" else new_task, base)
-            finished.append({**run, "outcome": outcome, **self.where})
-        return finished
-
-    def train(self, run: dict, task: Task, base: nn.Sequential | None = None) -> tuple[nn.Sequential, dict]:
-        """Train the model of one run; return it, and what is kept of it."""
-        seed = run["seed"]
-        train = few_labels(task.train, run["per_digit"], seed)
-        if run["shifted"]:
-            train = shift_images(train)
-        options = {name: run[name] for name in ("epochs", "batch_size", "learning_rate", "seed")}
-        options["last_row_only"] = True
-        if run["model"] == "finetune":
-            model = copy.deepcopy(base)
+def train_group(runs: list[dict], data_dir: Path, device: torch.device) -> list[dict]:
+    """Train the base model that `runs` share, then each run's own model; return the finished runs."""
+    new = tuple(runs[0]["new"])
+    old = tuple(digit for digit in range(10) if digit not in new)
+    old_task, new_task = (Task(digits, *(select_digits(split, digits, device) for split in load_splits(data_dir)))
+                          for digits in (old, new))
+    here = environment(device)
+    where = {"torch": here["torch"], "threads": here["threads"],
+             "cpu": here["cpu"] if device.type == "cpu" else f"{here['cpu']}; {here['device']}"}
+    base_run = setting("base", runs[0]["seed"], new)
+    base, base_outcome = train(base_run, old_task)
+    finished = []
+    for run in runs:
+        if run == base_run:
+            outcome = base_outcome
         else:
-            first_seed = {"base": 0, "fresh": FRESH_SEED, "untrained": UNTRAINED_SEED}[run["model"]]
-            model = build_model(first_seed + seed).to(self.device)
-        if run["model"] in ("base", "fresh"):
-            curve = fit(model, train, task.validation, **options)
-        else:
-            curve, _ = fine_tune(model, train, task.validation, frozen=run["frozen"], reinit=run["reinit"], **options)
-        wrong = wrong_images(model, task.test)
-        outcome = {"train_accuracy": evaluate(model, train)[1], "validation_accuracy": curve[-1]["validation_accuracy"],
-                   "test_accuracy": 1 - len(wrong) / len(task.test.labels)}
-        if tuple(run["new"]) == EXERCISE:  # elsewhere no difference is quoted for a single choice
-            outcome["wrong"] = wrong
-        return model, outcome
+            _, outcome = train(run, old_task if run["model"] == "base" else new_task, base)
+        finished.append({**run, "outcome": outcome, **where})
+    return finished
 
 
-def begin(data_dir: Path, device: torch.device) -> None:
+@functools.cache
+def load_splits(data_dir: Path) -> tuple[Split, Split, Split]:
+    """MNIST's training, validation and test images, loaded once in each process."""
+    return *split_validation(load_mnist(data_dir, train=True)), load_mnist(data_dir, train=False)
+
+
+def train(run: dict, task: Task, base: nn.Sequential | None = None) -> tuple[nn.Sequential, dict]:
+    """Train the model of one run; return it, and what is kept of it."""
+    split = few_labels(task.train, run["per_digit"], run["seed"])
+    if run["shifted"]:
+        split = shift_images(split)
+    options = {name: run[name] for name in ("epochs", "batch_size", "learning_rate", "seed")}
+    if run["model"] == "finetune":
+        model = copy.deepcopy(base)
+    else:
+        first_seed = {"base": 0, "fresh": FRESH_SEED, "untrained": UNTRAINED_SEED}[run["model"]]
+        model = build_model(first_seed + run["seed"]).to(split.labels.device)
+    if run["model"] in ("base", "fresh"):
+        curve = fit(model, split, task.validation, last_row_only=True, **options)
+    else:
+        curve, _ = fine_tune(model, split, task.validation, frozen=run["frozen"], reinit=run["reinit"],
+                             last_row_only=True, **options)
+    wrong = wrong_images(model, task.test)
+    outcome = {"train_accuracy": evaluate(model, split)[1], "validation_accuracy": curve[-1]["validation_accuracy"],
+               "test_accuracy": 1 - len(wrong) / len(task.test.labels)}
+    if tuple(run["new"]) == EXERCISE:  # elsewhere no difference is quoted for a single choice
+        outcome["wrong"] = wrong
+    return model, outcome
+
+
+def begin() -> None:
     """In each process: one thread, and an end without a traceback on Ctrl-C."""
-    global worker
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     torch.set_num_threads(1)
-    worker = Worker(data_dir, device)
 
 
-def train_group(runs: list[dict]) -> list[dict]:
-    return worker.train_group(runs)
-
-
-def carry_out(runs: list[dict], path: Path, jobs: int, options: tuple) -> None:
+def carry_out(runs: list[dict], path: Path, jobs: int, data_dir: Path, device: torch.device) -> None:
     """Train `runs`, group by group, and append their lines to `path`.
 
     `jobs` processes of one thread each: networks as small as this one gain little from a second core.
@@ -247,11 +213,11 @@ def carry_out(runs: list[dict], path: Path, jobs: int, options: tuple) -> None:
     groups = {}
     for run in runs:
         groups.setdefault((*run["new"], run["seed"]), []).append(run)
-    executor = concurrent.futures.ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), begin, options)
+    executor = concurrent.futures.ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), begin)
     try:
         with tqdm(total=len(runs), desc="study", unit="run", disable=None) as bar:
-            for future in concurrent.futures.as_completed(executor.submit(train_group, group)
-                                                          for group in groups.values()):
+            futures = [executor.submit(train_group, group, data_dir, device) for group in groups.values()]
+            for future in concurrent.futures.as_completed(futures):
                 append(future.result(), path)
                 bar.update(len(future.result()))
     except concurrent.futures.process.BrokenProcessPool:
@@ -292,8 +258,8 @@ def append(runs: list[dict], path: Path) -> None:
             file.truncate(whole)  # drops a half line that a kill or a full disk left
             file.write(lines.encode())
     except OSError as error:
-        raise UserError(f"cannot write {path} ({error.strerror}): make room and start the study again; it goes on where "
-                        "it was") from None
+        raise UserError(f"cannot write {path} ({error.strerror}): make room and start the study again; it goes on "
+                        "where it was") from None
 
 
 def main():
@@ -310,7 +276,7 @@ def main():
     finished = {key(run) for run in read_runs(path)}
     runs = [run for run in plan(args.seeds, args.choices) if key(run) not in finished]
     load_mnist(args.data_dir, train=True)  # damaged files are found here, by one process
-    carry_out(runs, path, args.jobs or (1 if device.type == "cuda" else os.cpu_count()), (args.data_dir, device))
+    carry_out(runs, path, args.jobs or (1 if device.type == "cuda" else os.cpu_count()), args.data_dir, device)
     print(f"{len(runs)} runs trained, {len(finished)} were there; now: python -m experiments.summary")
 
 

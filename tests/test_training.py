@@ -12,7 +12,7 @@ from torch import nn
 
 import finetune
 import training
-from data import Split
+from data import Split, UserError
 from finetune import fine_tune
 from model import FRESH_SEED, build_model, divide, reinitialise
 from training import evaluate, extract_features, fit
@@ -87,6 +87,7 @@ def first_step(model, task, monkeypatch, **options):
 
     with monkeypatch.context() as patch, pytest.raises(Stop):
         patch.setattr(training, "F", type("F", (), {"cross_entropy": staticmethod(cross_entropy)}))
+        patch.setattr(training, "_warm_up", lambda *_: None)
         fine_tune(model, task.train, task.validation, seed=0, **options, **OPTIONS)
     return found[0]
 
@@ -158,12 +159,52 @@ def test_the_curve_begins_before_the_first_step(new_task):
 def test_the_clock_stops_while_the_model_is_evaluated(new_task, monkeypatch):
     split = Split(new_task.train.images[:64], new_task.train.labels[:64])
     monkeypatch.setattr(training, "evaluate", lambda *_: (time.sleep(0.3), 0.0))
-    curve = fit(build_model(0), split, split, seed=0, epochs=3, batch_size=32, learning_rate=0.001)
-    assert curve[-1]["seconds"] < 1.2  # two rows after the first and before the last: 1.2 of sleeping alone
+    curve = fit(build_model(0), split, split, seed=0, epochs=5, batch_size=32, learning_rate=0.001)
+    assert curve[-1]["seconds"] < 2.4  # four rows after the first and before the last: 2.4 of sleeping alone
 
 
-def batches_seen(count, batch_size, epochs=3):
+class FirstTime(nn.Module):
+    """Passes its input on; the first time in training and the first time in evaluation take long, as in a process."""
+
+    done = set()
+
+    def forward(self, inputs):
+        if self.training not in self.done:
+            self.done.add(self.training)
+            time.sleep(0.5)
+        return inputs
+
+
+@pytest.mark.parametrize("way", ["fresh", "features-once", "recompute"])
+def test_what_happens_only_the_first_time_is_on_no_models_clock(base, new_task, monkeypatch, way):
+    for block in (base.conv1, base.conv2):
+        block.append(FirstTime())
+    monkeypatch.setattr(FirstTime, "done", set())
+    if way == "fresh":
+        curve = fit(base, new_task.train, new_task.validation, seed=0, last_row_only=True, **OPTIONS | {"epochs": 1})
+    else:
+        curve, _ = fine_tune(base, new_task.train, new_task.validation, frozen=1, reinit=2, seed=0, last_row_only=True,
+                             recompute_frozen=way == "recompute", **OPTIONS | {"epochs": 1})
+    assert FirstTime.done == {True, False} and curve[-1]["seconds"] < 0.5
+
+
+def test_the_warm_up_changes_neither_the_model_nor_the_random_state(base, new_task):
+    state, weights = torch.get_rng_state(), deepcopy(base.state_dict())
+    training._warm_up(base, new_task.train, 25)
+    assert torch.equal(torch.get_rng_state(), state) and equal_states(base.state_dict(), weights)
+    assert all(parameter.grad is None for parameter in base.parameters())
+
+
+def test_fewer_than_ten_steps_are_refused_whoever_asks(base, new_task):
+    few = Split(*(values[:30] for values in new_task.train))
+    with pytest.raises(UserError, match="9 optimisation steps are too few to train, 10 are needed"):
+        fit(base, few, new_task.validation, seed=0, epochs=9, batch_size=32, learning_rate=0.008)
+    assert len(fit(base, few, new_task.validation, seed=0, epochs=10, batch_size=32, learning_rate=0.008)) == 11
+
+
+def batches_seen(count, batch_size, monkeypatch, epochs=10):
     """The numbers of the images in each training batch, over all epochs."""
+    monkeypatch.setattr(training, "_warm_up", lambda *_: None)
     model, seen = nn.Sequential(nn.Flatten(), nn.Linear(28 * 28, 10)), []
     model.register_forward_pre_hook(
         lambda module, inputs: seen.append(inputs[0][:, 0, 0, 0].long().tolist()) if module.training else None)
@@ -174,11 +215,11 @@ def batches_seen(count, batch_size, epochs=3):
 
 
 @pytest.mark.parametrize("count, batch_size", [(37, 8), (33, 32), (32, 32), (7, 32), (2, 2), (100, 9)])
-def test_every_image_is_seen_once_an_epoch(count, batch_size):
-    seen = batches_seen(count, batch_size)
-    per_epoch = len(seen) // 3
+def test_every_image_is_seen_once_an_epoch(count, batch_size, monkeypatch):
+    seen = batches_seen(count, batch_size, monkeypatch)
+    per_epoch = len(seen) // 10
     orders = [sum(seen[start : start + per_epoch], []) for start in range(0, len(seen), per_epoch)]
-    assert [sorted(order) for order in orders] == 3 * [list(range(count))]
+    assert [sorted(order) for order in orders] == 10 * [list(range(count))]
     assert count < 10 or orders[0] != orders[1] != orders[2]
     assert min(map(len, seen)) >= min(count, batch_size)  # no last batch of one image, which cannot be normalised
     assert max(map(len, seen)) < 2 * batch_size
