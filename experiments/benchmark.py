@@ -49,16 +49,15 @@ def count_operations(way: str, images: int, epochs: int) -> dict:
     return {"blocks": blocks, "total": sum(sum(block.values()) for block in blocks.values())}
 
 
-def train(way: str, task: Task, base: nn.Sequential | None, options: dict) -> tuple[nn.Sequential, float, float]:
-    """Train a model in one of `WAYS`; return it, its training seconds, and its feature seconds among them."""
+def train(way: str, task: Task, base: nn.Sequential | None, options: dict) -> tuple[nn.Sequential, list[dict]]:
+    """Train a model in one of `WAYS`; return it and its curve."""
     if way in ("base", "fresh"):
-        model, feature_seconds = build_model(options["seed"] + (FRESH_SEED if way == "fresh" else 0)), 0.0
-        curve = fit(model.to(task.train.labels.device), task.train, task.validation, **options)
-    else:
-        model = copy.deepcopy(base)
-        curve, feature_seconds = fine_tune(model, task.train, task.validation, frozen=FROZEN, reinit=REINIT,
-                                           recompute_frozen=way == "recompute", **options)
-    return model, curve[-1]["seconds"], feature_seconds
+        model = build_model(options["seed"] + (FRESH_SEED if way == "fresh" else 0)).to(task.train.labels.device)
+        return model, fit(model, task.train, task.validation, **options)
+    model = copy.deepcopy(base)
+    curve, _ = fine_tune(model, task.train, task.validation, frozen=FROZEN, reinit=REINIT,
+                         recompute_frozen=way == "recompute", **options)
+    return model, curve
 
 
 def describe(values: list[float]) -> dict:
@@ -66,14 +65,18 @@ def describe(values: list[float]) -> dict:
     return {"median": statistics.median(values), "lowest": min(values), "highest": max(values)}
 
 
-def summarise(seconds: dict[str, list[float]], operations: dict[str, dict]) -> dict:
+def summarise(curves: dict[str, list[list[dict]]], operations: dict[str, dict]) -> dict:
     """The times of the four ways, their ratios to fresh, and what is saved between fresh, recompute and once.
 
     Ratios and savings are those within a round: what slows the machine down for a while slows all four.
     """
+    seconds = {way: [curve[-1]["seconds"] for curve in curves[way]] for way in WAYS}
     fresh = seconds["fresh"]
     ways = {way: {"seconds": describe(seconds[way]), "operations": operations[way],
-                  "to_fresh": describe([time / other for time, other in zip(seconds[way], fresh)])} for way in WAYS}
+                  "to_fresh": describe([time / other for time, other in zip(seconds[way], fresh)]),
+                  "curve": [{"epoch": rows[0]["epoch"], **{name: statistics.fmean(row[name] for row in rows)
+                                                          for name in ("seconds", "validation_accuracy")}}
+                            for rows in zip(*curves[way])]} for way in WAYS}
     saved = {}
     for name, before, after in (("no_backward_through_conv1", "fresh", "recompute"),
                                 ("conv1_forward_once", "recompute", "once")):
@@ -84,7 +87,7 @@ def summarise(seconds: dict[str, list[float]], operations: dict[str, dict]) -> d
                                    / operations["fresh"]["total"]),
             "of_saving": describe([(a - b) / (other - last) for a, b, other, last in zip(
                 seconds[before], seconds[after], fresh, seconds["once"])])}
-    return {"ways": ways, "saved": saved}
+    return {"seconds": seconds, "ways": ways, "saved": saved}
 
 
 def main():
@@ -95,21 +98,17 @@ def main():
     device = cli.choose_device("auto")
     base_task, new_task = (load_task(args.data_dir, digits, device) for digits in (BASE_DIGITS, DIGITS))
     tasks = {"base": base_task, "fresh": new_task, "recompute": new_task, "once": new_task}
-    hyperparameters = {"epochs": cli.EPOCHS, "batch_size": cli.BATCH_SIZE, "learning_rate": cli.LEARNING_RATE}
-    seconds, feature_seconds, base = {way: [] for way in WAYS}, [], None
+    options = {"epochs": cli.EPOCHS, "batch_size": cli.BATCH_SIZE, "learning_rate": cli.LEARNING_RATE}
+    curves, base = {way: [] for way in WAYS}, None
     for seed in tqdm(range(args.rounds), "rounds", disable=None, leave=False):
         for way in WAYS:
-            options = {**hyperparameters, "seed": seed, "last_row_only": True}
-            model, time, features = train(way, tasks[way], base, options)
-            seconds[way].append(time)
+            model, curve = train(way, tasks[way], base, {**options, "seed": seed})
+            curves[way].append(curve)
             if way == "base":
                 base = model
-            if way == "once":
-                feature_seconds.append(features)
     operations = {way: count_operations(way, len(tasks[way].train.labels), cli.EPOCHS) for way in WAYS}
-    results = {"experiment": "benchmark", "rounds": args.rounds, "hyperparameters": hyperparameters,
-               "seconds": seconds, "feature_seconds": describe(feature_seconds), **summarise(seconds, operations),
-               "environment": environment(device)}
+    results = {"experiment": "benchmark", "rounds": args.rounds, "hyperparameters": options,
+               **summarise(curves, operations), "environment": environment(device)}
     save({args.out / "results" / "benchmark.json": to_json(results),
           args.out / "plots" / "times.png": to_png(times_figure(results))})
     for way in WAYS:

@@ -111,22 +111,32 @@ WAYS = {"base": "base (0-6)", "fresh": "fresh", "recompute": "fine-tuned,\nconv1
 
 @style
 def times_figure(results: dict) -> Figure:
-    """Measured training time of the four trainings with its range, beside what operation counts alone predict."""
-    figure = Figure(figsize=(WIDTH, 1.7))
-    axes = figure.subplots()
-    fresh = results["ways"]["fresh"]
+    """Left: the four training times, beside what operation counts alone predict. Right: validation error over time."""
+    figure = Figure(figsize=(WIDTH, 1.8))
+    left, right = figure.subplots(1, 2, width_ratios=(3, 2))
+    ways, fresh = results["ways"], results["ways"]["fresh"]
+    colours = {way: COLOURS.get(way, COLOURS["finetune"]) for way in WAYS}
     for place, way in enumerate(WAYS):
-        measured, colour = results["ways"][way]["seconds"], COLOURS[way if way in COLOURS else "finetune"]
-        axes.barh(place - 0.17, measured["median"], 0.32, color=colour)
-        axes.errorbar([measured["median"]], [place - 0.17], fmt="none", color="black", capsize=2, linewidth=1, xerr=[
-            [measured["median"] - measured["lowest"]], [measured["highest"] - measured["median"]]])
-        operations = results["ways"][way]["operations"]["total"] / fresh["operations"]["total"]
-        predicted = fresh["seconds"]["median"] * operations
-        axes.barh(place + 0.17, predicted, 0.32, color="white", edgecolor=colour, linewidth=1)
-    axes.set_yticks(range(len(WAYS)), WAYS.values())
-    for label, way in zip(axes.get_yticklabels(), WAYS):
-        label.set_color(COLOURS[way if way in COLOURS else "finetune"])
-    axes.invert_yaxis()
-    axes.grid(False, axis="y")
-    axes.set_xlabel("training time (s); filled: measured, with its range; open: what operation counts alone predict")
+        time, colour = ways[way]["seconds"], colours[way]
+        left.barh(place - 0.17, time["median"], 0.32, color=colour)
+        left.errorbar([time["median"]], [place - 0.17], fmt="none", color="black", capsize=2, linewidth=1, xerr=[
+            [time["median"] - time["lowest"]], [time["highest"] - time["median"]]])
+        operations = ways[way]["operations"]["total"] / fresh["operations"]["total"]
+        left.barh(place + 0.17, fresh["seconds"]["median"] * operations, 0.32, color="white", edgecolor=colour)
+    left.set_yticks(range(len(WAYS)), WAYS.values())
+    for label, way in zip(left.get_yticklabels(), WAYS):
+        label.set_color(colours[way])
+    left.invert_yaxis()
+    left.grid(False, axis="y")
+    left.set_xlabel("training time (s)")
+    left.set_title("filled: measured; open: operations alone", loc="left")
+    for way, label in (("fresh", "fresh"), ("once", "fine-tuned")):
+        curve = ways[way]["curve"][1:]  # before the first step nothing is known yet
+        right.plot([row["seconds"] for row in curve], [100 * (1 - row["validation_accuracy"]) for row in curve],
+                   color=colours[way], marker="o", markersize=3, label=label)
+    right.legend(fontsize=8, frameon=False)
+    right.set_xlim(0)
+    right.set_ylim(0)
+    right.set_xlabel("training time (s)")
+    right.set_title("validation error (%) after each epoch", loc="left")
     return figure

@@ -64,20 +64,22 @@ def base(trained_base):
     return deepcopy(trained_base)
 
 
+def run_script(script, *flags):
+    """Run a script in this process -> its exit status."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [script, *map(str, flags)])
+        try:
+            cli.run(importlib.import_module(script).main)
+        except SystemExit as end:
+            return end.code
+        return 0
+
+
 @pytest.fixture
 def run(small_mnist, monkeypatch, capsys):
     """run(script, *flags) on small data -> (exit status, standard output, standard error)."""
     monkeypatch.setattr(data, "load_mnist", lambda data_dir, train: small_mnist[0 if train else 1])
-
-    def run(script, *flags):
-        monkeypatch.setattr(sys, "argv", [script, *map(str, flags)])
-        status = 0
-        try:
-            cli.run(importlib.import_module(script).main)
-        except SystemExit as end:
-            status = end.code
-        return status, *capsys.readouterr()
-    return run
+    return lambda script, *flags: (run_script(script, *flags), *capsys.readouterr())
 
 
 def start(*command, **options):
