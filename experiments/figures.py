@@ -66,9 +66,9 @@ def choices_figure(summary: dict) -> Figure:
     axes.minorticks_off()
     axes.set_xlim(ends)
     axes.set_ylim(0.3, 12)
-    axes.text(9, 10, "no gain", fontsize=7.5, ha="right", va="bottom", color="0.4")
-    axes.text(18, 8.2, "half", fontsize=7.5, ha="right", va="bottom", color="0.4")
-    axes.legend(fontsize=7.5, frameon=False, loc="lower right", handlelength=1)
+    axes.text(0.55, 1.05, "no gain", fontsize=7.5, color="0.4")
+    axes.text(0.95, 0.35, "half the errors", fontsize=7.5, color="0.4")
+    axes.legend(fontsize=7.5, frameon=False, loc="upper left", handlelength=1, borderaxespad=0.2)
     axes.set_xlabel("test error of fresh (%)")
     axes.set_ylabel("test error of fine-tuned (%)")
     axes.set_title(f"{summary['number_of_choices']} choices of new digits", loc="left")
@@ -77,29 +77,30 @@ def choices_figure(summary: dict) -> Figure:
 
 @style
 def cuts_figure(summary: dict) -> Figure:
-    """Heat maps over (frozen, reinit): mean test accuracy and half its 95 % interval, all labels and few."""
-    figure = Figure(figsize=(WIDTH, 1.65))
-    counts = sorted({row["per_digit"] for row in summary["cuts"]}, key=lambda count: -(count or math.inf))
-    for axes, count in zip(figure.subplots(1, len(counts)), counts):
+    """Heat maps over (frozen, reinit): gain over fresh with half its 95 % interval, all labels and few.
+
+    Bold: differs from fresh after Bonferroni's correction for all comparisons in the figure.
+    """
+    figure = Figure(figsize=(WIDTH, 1.9))
+    comparisons = len(summary["cuts"]) - 2  # fresh itself is a cell of either map
+    for axes, count in zip(figure.subplots(1, 2), (None, 10)):
         cells = [row for row in summary["cuts"] if row["per_digit"] == count]
-        size = max(row["reinit"] for row in cells) + 1
-        grid = [[math.nan] * size for _ in range(size - 1)]
+        grid = [[math.nan] * 5 for _ in range(4)]
         for row in cells:
-            grid[row["frozen"]][row["reinit"]] = 100 * row["test"]["mean"]
-        image = axes.imshow(grid, cmap="viridis", aspect="auto", origin="lower")
+            grid[row["frozen"]][row["reinit"]] = 100 * row["minus_fresh"]["mean"]
+        axes.imshow(grid, cmap="PuOr", vmin=-6, vmax=6, aspect="auto", origin="lower")
         for row in cells:
-            mean, margin = 100 * row["test"]["mean"], 100 * (row["test"]["high"] - row["test"]["mean"])
-            red, green, blue, _ = image.cmap(image.norm(mean))
-            digits = 1 if count else 2
-            dark = 0.3 * red + 0.6 * green + 0.1 * blue < 0.5
-            axes.text(row["reinit"], row["frozen"], f"{mean:.{digits}f}\u00b1{margin:.{digits}f}", ha="center",
-                      va="center", fontsize=6.6, color="white" if dark else "black")
+            place, gain = (row["reinit"], row["frozen"]), row["minus_fresh"]
+            margin = 100 * (gain["high"] - gain["mean"])
+            text = f"{100 * gain['mean']:+.2f}\n\u00b1{margin:.2f}".replace("-", "\u2212") if margin else "fresh"
+            axes.text(*place, text, ha="center", va="center", fontsize=6.8, linespacing=0.95,
+                      fontweight="bold" if comparisons * gain["p"] < 0.05 else "normal")
             if (row["frozen"], row["reinit"]) == (FROZEN, REINIT):
-                axes.add_patch(Rectangle((row["reinit"] - 0.5, row["frozen"] - 0.5), 1, 1, fill=False, linewidth=1.5))
+                axes.add_patch(Rectangle((place[0] - 0.5, place[1] - 0.5), 1, 1, fill=False, linewidth=1.5))
         axes.grid(False)
-        axes.set_xticks(range(size), ("none", "fc2", "fc1, fc2", "conv2-fc2", "all"))
-        axes.set_yticks(range(size - 1), ("none", "conv1", "conv1-2", "conv1-fc1"))
-        axes.set_title(f"{f'{count} labels per digit' if count else 'all labels'}: test accuracy (%)", loc="left")
+        axes.set_xticks(range(5), ("none", "fc2", "fc1, fc2", "conv2-fc2", "all"), fontsize=7.5)
+        axes.set_yticks(range(4), ("none", "conv1", "conv1-2", "conv1-fc1"), fontsize=7.5)
+        axes.set_title(f"{f'{count} labels per digit' if count else 'All labels'}: gain (points)", loc="left")
         axes.set_xlabel("reinitialised")
     figure.axes[0].set_ylabel("frozen")
     return figure
