@@ -45,10 +45,10 @@ def loss_figure(results: dict) -> Figure:
 @style
 def loss_curves_figure(results: dict[str, dict]) -> Figure:
     """Training and validation loss of all three models, a panel each, on common axes."""
-    figure = Figure(figsize=(WIDTH, 1.65))
+    figure = Figure(figsize=(WIDTH, 1.5))
     for axes, (name, result) in zip(figure.subplots(1, len(results), sharey=True), results.items()):
         _losses(axes, result)
-        axes.set_title(f"{LABELS[name]}: {spell_run(result)}", loc="left", fontsize=8)
+        axes.set_title(f"{LABELS[name]}, {spell_digits(result['digits'])}, seed {result['seed']}", loc="left")
     figure.axes[0].set_ylabel("loss (nats)")
     return figure
 
@@ -79,8 +79,9 @@ def comparison_figure(finetune: dict, fresh: dict, not_alike: list[str]) -> Figu
 
 def spell_run(results: dict) -> str:
     """The settings that a figure of one run names."""
+    epochs = results["hyperparameters"]["epochs"]
     return (f"digits {spell_digits(results['digits'])}, seed {results['seed']}, "
-            f"{results['hyperparameters']['epochs']} epochs")
+            f"{epochs} epoch{'s' if epochs > 1 else ''}")
 
 
 def spell_digits(digits: tuple[int, ...]) -> str:

@@ -14,7 +14,7 @@ ALL_LABELS = 5420  # per digit: 16,259 training images of three digits
 @style
 def labels_figure(summary: dict) -> Figure:
     """Test error over the number of labels per digit, with 95 % confidence bands: images as they are, and shifted."""
-    figure = Figure(figsize=(HALF, 2.2))
+    figure = Figure(figsize=(HALF, 1.95))
     axes = figure.subplots()
     for model in ("fresh", "finetune"):
         for shifted in (False, True):
@@ -44,7 +44,7 @@ def labels_figure(summary: dict) -> Figure:
 @style
 def choices_figure(summary: dict) -> Figure:
     """The fine-tuned model's test error over the fresh one's, for each choice of three new digits."""
-    figure = Figure(figsize=(HALF, 2.2))
+    figure = Figure(figsize=(HALF, 1.95))
     axes = figure.subplots()
     ends = (0.5, 20)
     axes.plot(ends, ends, color="0.4", linewidth=0.8)
@@ -81,7 +81,7 @@ def cuts_figure(summary: dict) -> Figure:
 
     Bold: differs from fresh after Bonferroni's correction for all comparisons in the figure.
     """
-    figure = Figure(figsize=(WIDTH, 1.9))
+    figure = Figure(figsize=(WIDTH, 1.6))
     comparisons = len(summary["cuts"]) - 2  # fresh itself is a cell of either map
     for axes, count in zip(figure.subplots(1, 2), (None, 10)):
         cells = [row for row in summary["cuts"] if row["per_digit"] == count]
@@ -106,14 +106,13 @@ def cuts_figure(summary: dict) -> Figure:
     return figure
 
 
-WAYS = {"base": "base (0-6)", "fresh": "fresh", "recompute": "fine-tuned,\nconv1 in each step",
-        "once": "fine-tuned,\nfeatures once"}
+WAYS = {"base": "base (0-6)", "fresh": "fresh", "recompute": "conv1 in each step", "once": "features once"}
 
 
 @style
 def times_figure(results: dict) -> Figure:
     """Left: the four training times, beside what operation counts alone predict. Right: validation error over time."""
-    figure = Figure(figsize=(WIDTH, 1.8))
+    figure = Figure(figsize=(WIDTH, 1.6))
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
     ways, fresh = results["ways"], results["ways"]["fresh"]
     colours = {way: COLOURS.get(way, COLOURS["finetune"]) for way in WAYS}
@@ -124,13 +123,17 @@ def times_figure(results: dict) -> Figure:
             [time["median"] - time["lowest"]], [time["highest"] - time["median"]]])
         operations = ways[way]["operations"]["total"] / fresh["operations"]["total"]
         left.barh(place + 0.17, fresh["seconds"]["median"] * operations, 0.32, color="white", edgecolor=colour)
+        ratio = ways[way]["to_fresh"]["median"]
+        left.text(max(time["highest"], fresh["seconds"]["median"] * operations), place,
+                  f"  {ratio:.2f} ({operations:.2f})", va="center", fontsize=7.5)
     left.set_yticks(range(len(WAYS)), WAYS.values())
     for label, way in zip(left.get_yticklabels(), WAYS):
         label.set_color(colours[way])
     left.invert_yaxis()
     left.grid(False, axis="y")
     left.set_xlabel("training time (s)")
-    left.set_title("filled: measured; open: operations alone", loc="left")
+    left.set_xlim(0, 1.22 * ways["base"]["seconds"]["highest"])
+    left.set_title("filled: measured; open: by operations", loc="left")
     for way, label in (("fresh", "fresh"), ("once", "fine-tuned")):
         curve = ways[way]["curve"][1:]  # before the first step nothing is known yet
         right.plot([row["seconds"] for row in curve], [100 * (1 - row["validation_accuracy"]) for row in curve],
@@ -138,6 +141,6 @@ def times_figure(results: dict) -> Figure:
     right.legend(fontsize=8, frameon=False)
     right.set_xlim(0)
     right.set_ylim(0)
-    right.set_xlabel("training time (s)")
-    right.set_title("validation error (%) after each epoch", loc="left")
+    right.set_xlabel("training time (s); a point an epoch")
+    right.set_title("validation error (%)", loc="left")
     return figure
