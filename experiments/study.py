@@ -37,12 +37,13 @@ EXERCISE = (7, 8, 9)  # the new digits of the exercise
 # Every choice of three new digits; the exercise's own is number 0. Number n is trained with the seed n: with one seed
 # for all, the noise of that seed would be the same in every choice and would not average out.
 CHOICES = [tuple(sorted(new)) for new in combinations(range(9, -1, -1), 3)]
+CHOICES_AT = ((10, False), (10, True), (None, False))  # labels per digit, shifted
 REPEATED = 20  # every 20th choice is trained with three seeds: the noise within a choice
 CUT = (FROZEN, REINIT)
 FRESH_CUT = (0, 4)  # nothing frozen, all four blocks reinitialised
 CUTS = [(frozen, reinit) for frozen in range(4) for reinit in range(5 - frozen)]
 FEW = 10  # labels per digit where only one small number is tried
-FEW_LABELS = [(count, False) for count in (5, 10, 100, 1000)] + [(count, True) for count in (5, 10, 100)]  # shifted?
+FEW_LABELS = ((5, False), (10, False), (100, False), (1000, False), (5, True), (10, True), (100, True))
 STEPS = 200  # of every run with few labels, in whole epochs; chosen on validation images
 STEPS_TRIED = (100, 200, 400)
 STEPS_TRIED_AT = ((FEW, False), (FEW, True), (1000, False))
@@ -74,25 +75,38 @@ def key(run: dict) -> str:
     return json.dumps([run[name] for name in SETTINGS])
 
 
+def both(seed: int, **settings) -> list[dict]:
+    """The fine-tuned and the fresh model at the same settings."""
+    return [setting("finetune", seed, **settings), setting("fresh", seed, **settings)]
+
+
 def plan(seeds: int, choices: int) -> list[dict]:
     """Every run of a study of so many seeds and choices of new digits, each once."""
-    models, few_or_all = ("finetune", "fresh"), ((FEW, False), (FEW, True), (None, False))
-    runs = [setting(model, seed, rate=rate)
-            for model in ("base", *models) for rate in RATES for seed in range(min(RATE_SEEDS, seeds))]
+    runs = []
     for seed in range(seeds):
-        runs += [setting("untrained", seed, per_digit=FEW, shifted=shifted) for shifted in (False, True)]
-        runs += [setting(model, seed, per_digit=count, shifted=shifted) for model in models
-                 for count, shifted in ((None, False), *FEW_LABELS)]
-        runs += [setting(model, seed, per_digit=count, shifted=shifted, steps=steps) for model in models
-                 for count, shifted in STEPS_TRIED_AT for steps in STEPS_TRIED]
-        runs += [setting("finetune", seed, per_digit=count, cut=cut) for count in (None, FEW) for cut in CUTS
-                 if cut != FRESH_CUT]
-    runs += [setting(model, seed, per_digit=count, shifted=shifted, rate=rate) for count in TUNED
-             for seed in range(tuned_seeds(count, seeds)) for model in models for shifted in (False, True)
-             for rate in TUNED_RATES]
-    runs += [setting(model, seed, new, count, shifted) for new in spread(choices) for seed in choice_seeds(new)
-             for model in models for count, shifted in few_or_all]
-    runs += [setting("base", run["seed"], tuple(run["new"])) for run in runs]  # that each run starts from
+        runs += both(seed)
+        for count, shifted in FEW_LABELS:
+            runs += both(seed, per_digit=count, shifted=shifted)
+        for shifted in (False, True):  # the control
+            runs.append(setting("untrained", seed, per_digit=FEW, shifted=shifted))
+        for cut in CUTS:
+            if cut != FRESH_CUT:
+                runs += [setting("finetune", seed, cut=cut), setting("finetune", seed, per_digit=FEW, cut=cut)]
+        for count, shifted in STEPS_TRIED_AT:
+            for steps in STEPS_TRIED:
+                runs += both(seed, per_digit=count, shifted=shifted, steps=steps)
+    for seed in range(min(RATE_SEEDS, seeds)):
+        for rate in RATES:
+            runs += [setting("base", seed, rate=rate), *both(seed, rate=rate)]
+    for count in TUNED:
+        for seed in range(tuned_seeds(count, seeds)):
+            for rate in TUNED_RATES:
+                runs += both(seed, per_digit=count, rate=rate) + both(seed, per_digit=count, rate=rate, shifted=True)
+    for new in spread(choices):
+        for seed in choice_seeds(new):
+            for count, shifted in CHOICES_AT:
+                runs += both(seed, new=new, per_digit=count, shifted=shifted)
+    runs += [setting("base", run["seed"], tuple(run["new"])) for run in runs]  # what they start from
     return list({key(run): run for run in runs}.values())
 
 
@@ -234,7 +248,7 @@ def carry_out(runs: list[dict], path: Path, jobs: int, data_dir: Path, device: t
 
 def read_runs(path: Path) -> list[dict]:
     """The finished runs in `path`. Raises UserError where a line is not one; a half line at the end is passed over."""
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
     runs = []
     for number, line in enumerate(text.split("\n")[:-1], 1):
         try:

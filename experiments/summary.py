@@ -13,27 +13,8 @@ from scipy import stats
 
 import cli
 from data import UserError
+from experiments import study
 from experiments.figures import choices_figure, cuts_figure, labels_figure
-from experiments.study import (
-    CHOICES,
-    CUTS,
-    EXERCISE,
-    FEW,
-    FEW_LABELS,
-    FRESH_CUT,
-    RATE_SEEDS,
-    RATES,
-    STEPS_TRIED,
-    STEPS_TRIED_AT,
-    TUNED,
-    TUNED_RATES,
-    choice_seeds,
-    key,
-    plan,
-    read_runs,
-    setting,
-    tuned_seeds,
-)
 from plotting import to_png
 from results import save, to_json
 
@@ -44,20 +25,23 @@ class Outcomes:
     """The outcomes of the study's runs, by their settings: keyword arguments as those of `setting`."""
 
     def __init__(self, runs: list[dict]):
-        self.by_key = {key(run): run["outcome"] for run in runs}
+        self.by_key = {study.key(run): run["outcome"] for run in runs}
+
+    def of(self, model: str, seed: int, **settings) -> dict:
+        return self.by_key[study.key(study.setting(model, seed, **settings))]
 
     def have(self, runs: list[dict]) -> bool:
-        return all(key(run) in self.by_key for run in runs)
+        return all(study.key(run) in self.by_key for run in runs)
 
     def accuracy(self, split: str, model: str, seeds, **settings) -> np.ndarray:
         """Each seed's accuracy on the train, validation or test images: float [seeds]."""
-        return np.array([self.by_key[key(setting(model, seed, **settings))][f"{split}_accuracy"] for seed in seeds])
+        return np.array([self.of(model, seed, **settings)[f"{split}_accuracy"] for seed in seeds])
 
     def correct(self, model: str, seeds, **settings) -> np.ndarray:
         """1 where a seed's model is right on a test image of the exercise, else 0: float [seeds, images]."""
         correct = np.ones((len(seeds), TEST_IMAGES[model]))
         for row, seed in zip(correct, seeds):
-            row[self.by_key[key(setting(model, seed, **settings))]["wrong"]] = 0
+            row[self.of(model, seed, **settings)["wrong"]] = 0
         return correct
 
     def compare(self, seeds, finetune: dict, fresh: dict) -> dict:
@@ -94,7 +78,7 @@ def summarise_models(outcomes: Outcomes, seeds) -> dict:
 def summarise_labels(outcomes: Outcomes, seeds) -> list[dict]:
     """Few labels at the default settings, images shifted or not."""
     rows = []
-    for count, shifted in FEW_LABELS:
+    for count, shifted in study.FEW_LABELS:
         settings = {"per_digit": count, "shifted": shifted}
         lowest = min(outcomes.accuracy("train", model, seeds, **settings).min() for model in ("finetune", "fresh"))
         rows.append({**settings, **outcomes.compare(seeds, settings, settings), "lowest_train_accuracy": float(lowest)})
@@ -111,7 +95,7 @@ def summarise_untrained(outcomes: Outcomes, seeds) -> list[dict]:
     """The control: fine-tuned from a base that was never trained, with few labels."""
     rows = []
     for shifted in (False, True):
-        untrained, finetune, fresh = (outcomes.correct(model, seeds, per_digit=FEW, shifted=shifted)
+        untrained, finetune, fresh = (outcomes.correct(model, seeds, per_digit=study.FEW, shifted=shifted)
                                       for model in ("untrained", "finetune", "fresh"))
         rows.append({"shifted": shifted, "untrained_minus_fresh": interval(untrained - fresh),
                      "finetune_minus_untrained": interval(finetune - untrained)})
@@ -121,10 +105,10 @@ def summarise_untrained(outcomes: Outcomes, seeds) -> list[dict]:
 def summarise_cuts(outcomes: Outcomes, seeds) -> list[dict]:
     """Every cut, with all labels and with few, against the default cut and against fresh."""
     rows = []
-    for count in (None, FEW):
+    for count in (None, study.FEW):
         default, fresh = (outcomes.correct(model, seeds, per_digit=count) for model in ("finetune", "fresh"))
-        for cut in CUTS:
-            correct = fresh if cut == FRESH_CUT else outcomes.correct("finetune", seeds, per_digit=count, cut=cut)
+        for cut in study.CUTS:
+            correct = fresh if cut == study.FRESH_CUT else outcomes.correct("finetune", seeds, per_digit=count, cut=cut)
             rows.append({"per_digit": count, "frozen": cut[0], "reinit": cut[1], "test": interval(correct),
                          "minus_default": interval(correct - default), "minus_fresh": interval(correct - fresh)})
     return rows
@@ -132,9 +116,12 @@ def summarise_cuts(outcomes: Outcomes, seeds) -> list[dict]:
 
 def summarise_tuned(outcomes: Outcomes, seeds, count: int) -> dict:
     """Each model at the settings that are best for it by mean validation accuracy, compared on the test set."""
-    tried = {model: [{"shifted": shifted, "rate": rate, "validation_accuracy": float(outcomes.accuracy(
-        "validation", model, seeds, per_digit=count, shifted=shifted, rate=rate).mean())}
-        for shifted in (False, True) for rate in TUNED_RATES] for model in ("finetune", "fresh")}
+    tried = {"finetune": [], "fresh": []}
+    for model, rows in tried.items():
+        for shifted in (False, True):
+            for rate in study.TUNED_RATES:
+                mean = outcomes.accuracy("validation", model, seeds, per_digit=count, shifted=shifted, rate=rate).mean()
+                rows.append({"shifted": shifted, "rate": rate, "validation_accuracy": float(mean)})
     result = {"seeds": len(seeds), "tried": tried}
     for name, allowed in (("best", (False, True)), ("best_unshifted", (False,))):
         best = {}
@@ -156,11 +143,11 @@ def summarise_choices(outcomes: Outcomes, seeds, choices: list[tuple[int, ...]],
     def test(model: str, new: tuple[int, ...], seeds) -> np.ndarray:
         return outcomes.accuracy("test", model, seeds, new=new, per_digit=count, shifted=shifted)
 
-    fresh, finetune = (np.array([test(model, new, choice_seeds(new)[:1])[0] for new in choices])
+    fresh, finetune = (np.array([test(model, new, study.choice_seeds(new)[:1])[0] for new in choices])
                        for model in ("fresh", "finetune"))
     gains, errors = finetune - fresh, 1 - fresh
-    repeats = [(EXERCISE, seeds)] + [(new, choice_seeds(new)) for new in choices if len(choice_seeds(new)) > 1]
-    groups = [test("finetune", *repeat) - test("fresh", *repeat) for repeat in repeats]
+    repeats = {study.EXERCISE: seeds} | {new: study.choice_seeds(new) for new in choices if new != study.EXERCISE}
+    groups = [test("finetune", *repeat) - test("fresh", *repeat) for repeat in repeats.items() if len(repeat[1]) > 1]
     freedom = sum(len(group) - 1 for group in groups)
     within = sum((len(group) - 1) * group.var(ddof=1) for group in groups) / freedom
     margin = stats.t.ppf(0.975, freedom) * math.sqrt(within / len(gains))
@@ -180,13 +167,12 @@ def summarise(runs: list[dict]) -> dict:
     """The summary of the runs. Raises UserError where too little is complete in them."""
     outcomes = Outcomes(runs)
     number = 0
-    while outcomes.have(plan(number + 1, 0)):
+    while outcomes.have(study.plan(number + 1, 0)):
         number += 1
-    choices = [new for new in CHOICES
-               if all(outcomes.have([setting(model, seed, new, each, shifted) for model in ("finetune", "fresh")
-                                     for each, shifted in ((FEW, False), (FEW, True), (None, False))])
-                      for seed in choice_seeds(new))]
-    if number < RATE_SEEDS or len(choices) < 2:
+    choices = [new for new in study.CHOICES
+               if all(outcomes.have(study.both(seed, new=new, per_digit=count, shifted=shifted))
+                      for seed in study.choice_seeds(new) for count, shifted in study.CHOICES_AT)]
+    if number < study.RATE_SEEDS or len(choices) < 2:
         raise UserError("the study is not far enough to be summarised: start experiments.study again; it goes on where "
                         "it was")
     seeds = range(number)
@@ -198,15 +184,16 @@ def summarise(runs: list[dict]) -> dict:
         "seeds": number, "number_of_choices": len(choices), "models": summarise_models(outcomes, seeds),
         "labels": summarise_labels(outcomes, seeds), "untrained": summarise_untrained(outcomes, seeds),
         "cuts": summarise_cuts(outcomes, seeds),
-        "tuned": {str(count): summarise_tuned(outcomes, range(tuned_seeds(count, number)), count) for count in TUNED},
-        "choices": {name: summarise_choices(outcomes, seeds, choices, count, shifted) for name, count, shifted in (
-            ("few", FEW, False), ("few_shifted", FEW, True), ("all", None, False))},
+        "tuned": {str(count): summarise_tuned(outcomes, range(study.tuned_seeds(count, number)), count)
+                  for count in study.TUNED},
+        "choices": {name: summarise_choices(outcomes, seeds, choices, count, shifted)
+                    for name, (count, shifted) in zip(("few", "few_shifted", "all"), study.CHOICES_AT)},
         # Where the default settings come from: mean accuracies on validation images.
-        "rates": [{"rate": rate, **validation(("base", "finetune", "fresh"), range(RATE_SEEDS), rate=rate)}
-                  for rate in RATES],
+        "rates": [{"rate": rate, **validation(("base", "finetune", "fresh"), range(study.RATE_SEEDS), rate=rate)}
+                  for rate in study.RATES],
         "steps": [{"per_digit": count, "shifted": shifted, "steps": steps,
                    **validation(("finetune", "fresh"), seeds, per_digit=count, shifted=shifted, steps=steps)}
-                  for count, shifted in STEPS_TRIED_AT for steps in STEPS_TRIED],
+                  for count, shifted in study.STEPS_TRIED_AT for steps in study.STEPS_TRIED],
     }
 
 
@@ -215,7 +202,7 @@ def main():
     path = args.out / "results" / "study.jsonl"
     if not path.exists():
         raise UserError(f"there is no {path}: run experiments.study")
-    summary = summarise(read_runs(path))
+    summary = summarise(study.read_runs(path))
     plots = args.out / "plots"
     save({args.out / "results" / "summary.json": to_json(summary),
           plots / "labels.png": to_png(labels_figure(summary)), plots / "cuts.png": to_png(cuts_figure(summary)),

@@ -65,19 +65,11 @@ def test_reinitialising_everything_gives_the_fresh_model_of_that_seed(base):
         assert torch.equal(value.flatten().sort().values, fresh.flatten().sort().values)  # PyTorch 2.4: another order
 
 
-def moved_by_training_mode(part, images):
-    """Names of the buffers that a forward pass in training mode changes."""
-    before = {name: value.clone() for name, value in part.named_buffers()}
-    part.train()
-    part(images)
-    return {name.rsplit(".")[-1] for name, value in part.named_buffers() if not torch.equal(value, before[name])}
-
-
 def test_a_frozen_part_does_not_move_though_its_owner_trains(base, new_task):
     images = new_task.train.images[:64]
     expected = deepcopy(base[:2]).eval()(images)
     frozen = Frozen(base.train()[:2])
     assert not any(parameter.requires_grad for parameter in frozen.parameters())
-    assert torch.equal(frozen(images), expected)
-    assert moved_by_training_mode(nn.Sequential(frozen), images) == set()
-    assert torch.equal(frozen(images), expected)
+    owner = nn.Sequential(frozen).train()
+    for _ in range(2):  # in training mode the first pass would move BatchNorm's running statistics
+        assert torch.equal(owner(images), expected)

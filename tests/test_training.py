@@ -5,7 +5,6 @@ from copy import deepcopy
 
 import pytest
 import torch
-import torch.nn.functional as F
 from conftest import OPTIONS, equal_states
 from test_model import assert_fresh
 from torch import nn
@@ -70,49 +69,17 @@ def test_reinitialising_every_block_is_training_a_fresh_model(base, new_task):
     assert equal_states(base.state_dict(), fresh.state_dict())
 
 
-def first_step(model, task, monkeypatch, **options):
-    """The first step's loss and gradients; training stops there."""
-    class Stop(Exception):
-        pass
-
-    found = []
-
-    def cross_entropy(logits, labels, **kind):
-        loss = F.cross_entropy(logits, labels, **kind)
-        if loss.requires_grad:
-            loss.backward(retain_graph=True)
-            found.append((loss.item(), {name: p.grad for name, p in model.named_parameters() if p.grad is not None}))
-            raise Stop
-        return loss
-
-    with monkeypatch.context() as patch, pytest.raises(Stop):
-        patch.setattr(training, "F", type("F", (), {"cross_entropy": staticmethod(cross_entropy)}))
-        patch.setattr(training, "_warm_up", lambda *_: None)
-        fine_tune(model, task.train, task.validation, seed=0, **options, **OPTIONS)
-    return found[0]
-
-
-@pytest.mark.parametrize("frozen, reinit", [(1, 2), (2, 1), (3, 1)])
-def test_the_first_step_is_the_same_with_features_computed_once(base, new_task, monkeypatch, frozen, reinit):
-    (loss, gradients), (usual_loss, usual_gradients) = (
-        first_step(deepcopy(base), new_task, monkeypatch, frozen=frozen, reinit=reinit, recompute_frozen=recompute)
-        for recompute in (False, True))
-    assert loss == pytest.approx(usual_loss, rel=1e-5)
-    trained = ("conv1", "conv2", "fc1", "fc2")[frozen:]
-    assert gradients.keys() == usual_gradients.keys() == {
-        name for name, _ in base.named_parameters() if name.split(".")[0] in trained}
-    for name in gradients:
-        torch.testing.assert_close(gradients[name], usual_gradients[name], rtol=1e-4, atol=1e-5)
-
-
-def test_both_ways_of_fine_tuning_agree_on_nearly_every_test_image(base, new_task):
-    predicted = []
+def test_features_computed_once_give_the_same_model_up_to_rounding(base, new_task):
+    curves, predicted = [], []
     for recompute in (False, True):
         model = deepcopy(base)
-        fine_tune(model, new_task.train, new_task.validation, frozen=1, reinit=2, seed=0, recompute_frozen=recompute,
-                  **OPTIONS)
+        curve, _ = fine_tune(model, new_task.train, new_task.validation, frozen=1, reinit=2, seed=0,
+                             recompute_frozen=recompute, **OPTIONS)
+        curves.append(without_seconds(curve))
         with torch.inference_mode():
             predicted.append(model.eval()(new_task.test.images).argmax(1))
+    assert curves[0][0] == pytest.approx(curves[1][0], rel=1e-5)  # before the first step
+    assert curves[0][1]["validation_loss"] == pytest.approx(curves[1][1]["validation_loss"], rel=0.05)
     assert (predicted[0] == predicted[1]).float().mean() >= 0.98
 
 
