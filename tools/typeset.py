@@ -28,7 +28,7 @@ PARTICIPANTS = "_name, student number; name, student number_"  # as report.md co
 
 STYLE = r"""
 #set document(title: "Report", date: none)
-#set page("a4", margin: (x: 20mm, y: 16mm), numbering: "1 / 1")
+#set page("a4", margin: (x: 20mm, y: 15mm), numbering: "1 / 1")
 #set text(10pt, font: "Libertinus Serif", lang: "en", region: "gb")
 #set par(justify: true, leading: 0.56em, spacing: 0.8em)
 #set table(stroke: none, inset: (x: 0.7em, y: 0.33em))
@@ -40,7 +40,7 @@ STYLE = r"""
 #show regex("[\d.,]+ %"): box // no line begins with the sign
 #show table: set text(9pt, number-width: "tabular")
 #let horizontalrule = line(length: 100%, stroke: 0.5pt)
-#let pictures(..images, caption) = block(breakable: false, above: 1em, below: 1.2em)[
+#let pictures(..images, caption) = block(breakable: false, above: 0.8em, below: 1em)[
   #images.pos().join(h(1fr))
   #set text(9pt)
   #caption
