@@ -34,7 +34,7 @@ submission: .venv/dev
 	$(PY) -m tools.typeset --submission
 
 .venv/ready: requirements.txt
-	test -d .venv || $(PYTHON) -m venv .venv
+	test -x .venv/bin/pip || $(PYTHON) -m venv .venv
 	$(PY) -m pip install -q -r requirements.txt
 	@touch $@
 

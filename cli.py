@@ -1,6 +1,7 @@
 """The command line that the scripts share: their flags, and a user's mistake as one line instead of a traceback."""
 
 import argparse
+import os
 import sys
 import tempfile
 from collections.abc import Callable
@@ -22,9 +23,9 @@ class Parser(argparse.ArgumentParser):
 
 def parser(description: str, loads_mnist: bool = True) -> Parser:
     """A script's docstring as the help text, and the flags for its folders."""
-    flags = Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    flags = Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     flags.add_argument("--out", default=ROOT, type=Path, metavar="DIR",
-                       help="plots/, results/ and checkpoints/ are below it (default: the project's folder)")
+                       help="the folder of plots/, results/ and checkpoints/ (default: the project's folder)")
     if loads_mnist:
         flags.add_argument("--data-dir", default=ROOT / "data", type=Path, metavar="DIR",
                            help="where MNIST is (default: data/ in the project's folder)")
@@ -41,7 +42,7 @@ def training_parser(description: str, digits: str) -> Parser:
     flags.add_argument("--epochs", type=whole(1), default=EPOCHS, metavar="N",
                        help="passes over the training images (default: %(default)s)")
     flags.add_argument("--batch-size", type=whole(2), default=BATCH_SIZE, metavar="N",
-                       help="images per step, at least (default: %(default)s)")
+                       help="smallest number of images per step (default: %(default)s)")
     flags.add_argument("--learning-rate", type=positive, default=LEARNING_RATE, metavar="X",
                        help="highest value of the one-cycle schedule (default: %(default)s)")
     flags.add_argument("--device", type=choose_device, default="auto", metavar="auto|cpu|cuda",
@@ -53,7 +54,7 @@ def parse(flags: Parser) -> argparse.Namespace:
     """The command line's values. Raises UserError where a flag or the output folder is no good, before any training."""
     args = flags.parse_args()
     for folder in (args.out / name for name in ("plots", "results", "checkpoints")):
-        nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())  # nothing is made yet
+        nearest = next(path for path in (folder, *folder.absolute().parents) if os.path.exists(path))
         try:
             tempfile.TemporaryFile(dir=nearest).close()
         except OSError as error:
@@ -95,5 +96,5 @@ def run(main: Callable[[], None]) -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("interrupted: no file is left half-written", file=sys.stderr)
+        print("interrupted: finished files are complete", file=sys.stderr)
         sys.exit(130)

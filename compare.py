@@ -8,7 +8,7 @@ plots/loss_curves.png.
 
 import cli
 from data import UserError
-from plotting import LABELS, comparison_figure, loss_curves_figure, spell_digits, to_png
+from plotting import LABELS, comparison_figure, loss_curves_figure, spell_cut, spell_digits, to_png
 from results import read_results, save
 
 
@@ -24,13 +24,14 @@ def table(results: dict[str, dict]) -> str:
 
 
 def not_alike(results: dict[str, dict]) -> list[str]:
-    """What differs between the fine-tuned and the fresh model apart from the model, a phrase for each thing."""
-    finetune, fresh = ({"seed": result["seed"], **result["hyperparameters"], **result["environment"]}
+    """What differs between the fine-tuned and the fresh model apart from transfer, a phrase for each thing."""
+    finetune, fresh = ({"seed": result["seed"], "parameters": result["model"]["parameters"],
+                        **result["hyperparameters"], **result["environment"]}
                        for result in (results["finetune"], results["fresh"]))
     phrases = [f"{key.replace('_', ' ')} (fine-tuned {finetune[key]}, fresh {fresh[key]})"
                for key in finetune if key in fresh and finetune[key] != fresh[key]]
     if results["finetune"].get("base", {}).get("checkpoint") != results["base"]["checkpoint"]:
-        phrases.append("base (the fine-tuned model started from another one than that of base.json)")
+        phrases.append("base (the fine-tuned model did not start from that of base.json)")
     return phrases
 
 
@@ -44,7 +45,7 @@ def main():
     differences = not_alike(results)
     save({args.out / "plots" / "comparison.png": to_png(comparison_figure(finetune, fresh, differences)),
           args.out / "plots" / "loss_curves.png": to_png(loss_curves_figure(results))})
-    print(table(results))
+    print(f"{table(results)}\nfine-tuned: {spell_cut(finetune)}")
     for difference in differences:
         print(f"not alike: {difference}")
     print(f"saved plots/comparison.png and plots/loss_curves.png in {args.out.resolve()}")

@@ -60,7 +60,8 @@ def main():
                        help="run the frozen blocks in every step, as is usual: same result up to rounding, more time")
     args = cli.parse(flags)
     path = args.base or args.out / "checkpoints" / "base.pt"
-    model, base = results.load_checkpoint(path, "run train_base.py, or name another with --base")
+    model, base = results.load_checkpoint(path, "run train_base.py, with the same --out if you gave one, or name "
+                                          "another file with --base")
     try:
         divide(model, args.frozen, args.reinit)
     except ValueError as error:

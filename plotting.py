@@ -35,7 +35,8 @@ def loss_figure(results: dict) -> Figure:
     figure = Figure(figsize=(HALF, 2.6))
     axes = figure.subplots()
     _losses(axes, results)
-    axes.set_title(f"{LABELS[results['experiment']].capitalize()} model, {spell_run(results)}\n"
+    cut = f"\n{spell_cut(results)}" if results["experiment"] == "finetune" else ""
+    axes.set_title(f"{LABELS[results['experiment']].capitalize()} model, {spell_run(results)}{cut}\n"
                    f"accuracy: training {results['train_accuracy']:.2%}, test {results['test_accuracy']:.2%}",
                    loc="left", fontsize=8)
     axes.set_ylabel("loss (cross-entropy, nats)")
@@ -59,7 +60,7 @@ def comparison_figure(finetune: dict, fresh: dict, not_alike: list[str]) -> Figu
 
     `not_alike`: what differs between the two apart from the model, written on the figure.
     """
-    figure = Figure(figsize=(WIDTH, 2.4 + 0.15 * len(not_alike)))
+    figure = Figure(figsize=(WIDTH, 2.5 + 0.15 * len(not_alike)))
     left, right = figure.subplots(1, 2, sharey=True)
     for axes, key in ((left, "epoch"), (right, "seconds")):
         for results in (finetune, fresh):
@@ -72,8 +73,8 @@ def comparison_figure(finetune: dict, fresh: dict, not_alike: list[str]) -> Figu
     left.xaxis.set_major_locator(MaxNLocator(integer=True))
     left.set_ylabel("validation loss (nats)")
     right.set_xlabel("training time (seconds)")
-    title = f"Fine-tuned: {spell_run(finetune)}; fresh: {spell_run(fresh)}"
-    figure.suptitle("\n".join([title, *(f"not alike: {phrase}" for phrase in not_alike)]), fontsize=8)
+    title = [f"Fine-tuned: {spell_run(finetune)}, {spell_cut(finetune)}", f"Fresh: {spell_run(fresh)}"]
+    figure.suptitle("\n".join([*title, *(f"not alike: {phrase}" for phrase in not_alike)]), fontsize=8)
     return figure
 
 
@@ -82,6 +83,13 @@ def spell_run(results: dict) -> str:
     epochs = results["hyperparameters"]["epochs"]
     return (f"digits {spell_digits(results['digits'])}, seed {results['seed']}, "
             f"{epochs} epoch{'s' if epochs > 1 else ''}")
+
+
+def spell_cut(finetune: dict) -> str:
+    """What the fine-tuned model's parts were."""
+    model, recomputed = finetune["model"], finetune["hyperparameters"]["recompute_frozen"]
+    return (f"blocks frozen: {model['frozen']}{' (run in each step)' if recomputed else ''}, "
+            f"reinitialised: {model['reinit']}")
 
 
 def spell_digits(digits: tuple[int, ...]) -> str:
@@ -93,8 +101,7 @@ def spell_digits(digits: tuple[int, ...]) -> str:
 def _losses(axes, results: dict) -> None:
     curve, colour = results["curve"], COLOURS[results["experiment"]]
     epochs = [row["epoch"] for row in curve]
-    for label, line in (("training", "-"), ("validation", "--")):
-        key = f"{label.replace('training', 'train')}_loss"
+    for label, key, line in (("training", "train_loss", "-"), ("validation", "validation_loss", "--")):
         axes.plot(epochs, [row[key] for row in curve], line, color=colour, marker="o", markersize=3, label=label)
     _log_scale(axes)
     axes.set_xlabel("epoch")

@@ -88,7 +88,7 @@ def load_checkpoint(path: Path, fix: str) -> tuple[nn.Sequential, dict]:
     Nothing in the file is executed (weights_only). Raises UserError, which ends with the advice `fix`, where there is
     no such file or it holds anything else.
     """
-    if not path.exists():
+    if not os.path.exists(path):
         raise UserError(f"there is no checkpoint {path}: {fix}")
     try:
         contents = path.read_bytes()
@@ -116,7 +116,8 @@ def read_results(out: Path) -> dict[str, dict]:
             if not KEYS <= results[name].keys() or results[name]["experiment"] != name:
                 raise ValueError
         except (OSError, ValueError, AttributeError):  # no file, not JSON, a list
-            raise UserError(f"{path} is missing or is not what {script} writes: run {script}") from None
+            raise UserError(f"{path} is missing or is not what {script} writes: run {script}, with the same "
+                            "--out if you gave one") from None
     return results
 
 

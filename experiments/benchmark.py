@@ -34,7 +34,7 @@ FORWARD = {  # floating-point operations for one image: a multiplication and an 
 def count_operations(way: str, images: int, epochs: int) -> dict:
     """Floating-point operations of a whole training, by block and purpose; convolutions and matrix products alone.
 
-    Each of forward, gradient for the weights and gradient for the input takes as many as the other two. The first
+    Forward, gradient for the weights and gradient for the input take the same number each. The first
     block that is trained needs no gradient for its input, and a frozen block none at all.
     """
     frozen = ["conv1"] if way in ("recompute", "once") else []
@@ -60,7 +60,7 @@ def train(way: str, task: Task, base: nn.Sequential | None, options: dict) -> tu
     return model, curve
 
 
-def describe(values: list[float]) -> dict:
+def median_and_range(values: list[float]) -> dict:
     """Median and range over the rounds."""
     return {"median": statistics.median(values), "lowest": min(values), "highest": max(values)}
 
@@ -68,12 +68,12 @@ def describe(values: list[float]) -> dict:
 def summarise(curves: dict[str, list[list[dict]]], operations: dict[str, dict]) -> dict:
     """The times of the four ways, their ratios to fresh, and what is saved between fresh, recompute and once.
 
-    Ratios and savings are those within a round: what slows the machine down for a while slows all four.
+    Ratios and savings are those within a round: the machine is about as fast for all four then.
     """
     seconds = {way: [curve[-1]["seconds"] for curve in curves[way]] for way in WAYS}
     fresh = seconds["fresh"]
-    ways = {way: {"seconds": describe(seconds[way]), "operations": operations[way],
-                  "to_fresh": describe([time / other for time, other in zip(seconds[way], fresh)]),
+    ways = {way: {"seconds": median_and_range(seconds[way]), "operations": operations[way],
+                  "to_fresh": median_and_range([time / other for time, other in zip(seconds[way], fresh)]),
                   "curve": [{"epoch": rows[0]["epoch"], **{name: statistics.fmean(row[name] for row in rows)
                                                           for name in ("seconds", "validation_accuracy")}}
                             for rows in zip(*curves[way])]} for way in WAYS}
@@ -82,10 +82,10 @@ def summarise(curves: dict[str, list[list[dict]]], operations: dict[str, dict]) 
                                 ("conv1_forward_once", "recompute", "once")):
         of_fresh = [(a - b) / other for a, b, other in zip(seconds[before], seconds[after], fresh)]
         saved[name] = {
-            "of_fresh": describe(of_fresh),
+            "of_fresh": median_and_range(of_fresh),
             "predicted_of_fresh": ((operations[before]["total"] - operations[after]["total"])
                                    / operations["fresh"]["total"]),
-            "of_saving": describe([(a - b) / (other - last) for a, b, other, last in zip(
+            "of_saving": median_and_range([(a - b) / (all_before - all_after) for a, b, all_before, all_after in zip(
                 seconds[before], seconds[after], fresh, seconds["once"])])}
     return {"seconds": seconds, "ways": ways, "saved": saved}
 
@@ -101,7 +101,8 @@ def main():
     options = {"epochs": cli.EPOCHS, "batch_size": cli.BATCH_SIZE, "learning_rate": cli.LEARNING_RATE}
     curves, base = {way: [] for way in WAYS}, None
     for seed in tqdm(range(args.rounds), "rounds", disable=None, leave=False):
-        for way in WAYS:
+        turn = seed % 3
+        for way in ("base", *WAYS[1 + turn :], *WAYS[1 : 1 + turn]):  # no way always comes after the same one
             model, curve = train(way, tasks[way], base, {**options, "seed": seed})
             curves[way].append(curve)
             if way == "base":

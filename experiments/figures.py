@@ -24,17 +24,19 @@ def labels_figure(summary: dict) -> Figure:
             if not shifted:
                 counts.append(ALL_LABELS)
                 points.append(summary["models"][model])
-            error, most, least = ([100 * (1 - point[end]) for point in points] for end in ("mean", "low", "high"))
-            axes.plot(counts, error, "--" if shifted else "-", color=COLOURS[model], marker="o", markersize=3,
-                      label=f"{LABELS[model]}{', shifted images' if shifted else ''}")
-            axes.fill_between(counts, [max(value, 0.1) for value in least], most, color=COLOURS[model], alpha=0.15,
-                              linewidth=0)
-    axes.legend(fontsize=7.5, frameon=False, loc="lower left", handlelength=2.2)
+            errors = [100 * (1 - point["mean"]) for point in points]
+            margins = [100 * (point["high"] - point["mean"]) for point in points]
+            beside = 1.04 if model == "fresh" else 0.96  # so that the bars of the two models do not hide each other
+            axes.errorbar([beside * count for count in counts], errors, margins, color=COLOURS[model], marker="o",
+                          markersize=3, linestyle="--" if shifted else "-", linewidth=1.3, elinewidth=0.8,
+                          label=f"{LABELS[model]}{', shifted' if shifted else ''}")
+    axes.legend(fontsize=7.5, frameon=False, loc="lower left", handlelength=2.4, labelspacing=0.2)
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xticks((5, 10, 100, 1000, ALL_LABELS), ("5", "10", "100", "1000", "all"))
-    axes.set_yticks((0.3, 1, 3, 10), ("0.3", "1", "3", "10"))
+    axes.set_yticks((0.1, 0.3, 1, 3, 10), ("0.1", "0.3", "1", "3", "10"))
     axes.minorticks_off()
+    axes.set_ylim(0.05, 20)
     axes.set_xlabel("labelled images per digit of 7-9")
     axes.set_ylabel("test error (%)")
     axes.set_title(f"Digits 7-9, {summary['seeds']} seeds", loc="left")
@@ -50,15 +52,15 @@ def choices_figure(summary: dict) -> Figure:
     axes.plot(ends, ends, color="0.4", linewidth=0.8)
     axes.plot(ends, [end / 2 for end in ends], color="0.4", linewidth=0.8, linestyle=":")
     for part, label, colour, marker in (("few", "ten labels", "black", "o"),
-                                        ("few_shifted", "ten labels, shifted images", "#CC79A7", "^")):
+                                        ("few_shifted", "ten labels, shifted", "#AA3377", "^")):
         rows = summary["choices"][part]["by_choice"]
         fresh = [100 * row["fresh_error"] for row in rows]
         finetune = [100 * (row["fresh_error"] - row["gain"]) for row in rows]
         axes.plot(fresh, finetune, marker, color=colour, markersize=3, alpha=0.6, markeredgewidth=0, label=label)
         for row, x, y in zip(rows, fresh, finetune):
             if row["new"] == [7, 8, 9]:
-                axes.plot(x, y, marker, color=colour, markersize=6, markerfacecolor="none")
-                axes.annotate("7-9", (x, y), (4, -4), textcoords="offset points", color=colour, fontsize=8, va="top")
+                axes.plot(x, y, marker, color=colour, markersize=7, markerfacecolor="none")
+                axes.annotate("7-9", (x, y), (6, -3), textcoords="offset points", color=colour, fontsize=8, va="top")
     axes.set_xscale("log")
     axes.set_yscale("log")
     for axis in (axes.xaxis, axes.yaxis):
@@ -69,8 +71,8 @@ def choices_figure(summary: dict) -> Figure:
     axes.text(0.55, 1.05, "no gain", fontsize=7.5, color="0.4")
     axes.text(0.95, 0.35, "half the errors", fontsize=7.5, color="0.4")
     axes.legend(fontsize=7.5, frameon=False, loc="upper left", handlelength=1, borderaxespad=0.2)
-    axes.set_xlabel("test error of fresh (%)")
-    axes.set_ylabel("test error of fine-tuned (%)")
+    axes.set_xlabel("fresh: test error (%)")
+    axes.set_ylabel("fine-tuned: error (%)")
     axes.set_title(f"{summary['number_of_choices']} choices of new digits", loc="left")
     return figure
 
@@ -98,8 +100,8 @@ def cuts_figure(summary: dict) -> Figure:
             if (row["frozen"], row["reinit"]) == (FROZEN, REINIT):
                 axes.add_patch(Rectangle((place[0] - 0.5, place[1] - 0.5), 1, 1, fill=False, linewidth=1.5))
         axes.grid(False)
-        axes.set_xticks(range(5), ("none", "fc2", "fc1, fc2", "conv2-fc2", "all"), fontsize=7.5)
-        axes.set_yticks(range(4), ("none", "conv1", "conv1-2", "conv1-fc1"), fontsize=7.5)
+        axes.set_xticks(range(5), ("none", "fc2", "fc1, fc2", "from conv2", "all"), fontsize=7.5)
+        axes.set_yticks(range(4), ("none", "conv1", "to conv2", "to fc1"), fontsize=7.5)
         axes.set_title(f"{f'{count} labels per digit' if count else 'All labels'}: gain (points)", loc="left")
         axes.set_xlabel("reinitialised")
     figure.axes[0].set_ylabel("frozen")
@@ -141,6 +143,6 @@ def times_figure(results: dict) -> Figure:
     right.legend(fontsize=8, frameon=False)
     right.set_xlim(0)
     right.set_ylim(0)
-    right.set_xlabel("training time (s); a point an epoch")
+    right.set_xlabel("training time (s)")
     right.set_title("validation error (%)", loc="left")
     return figure

@@ -2,11 +2,11 @@
 
     python -m experiments.study                         # about 70 minutes on 2 cores
     python -m experiments.study --choices 12 --seeds 5 --out small
-    python -m experiments.summary                       # what they say
 
-A run is one model trained once, and one line of results/study.jsonl. Runs that share a base model are a group: one
-process trains the base and all of them, and appends their lines. What is in the file is never trained again, so a study
-that was stopped goes on where it was, and --out is what starts another.
+What the runs say is for experiments.summary. A run is one model trained once, and one line of results/study.jsonl. Runs
+that share a base model are a group: one process trains the base and all of them. What is in the file is never trained
+again, so a study that was stopped goes on where it was. For a new study, after a change of the code too, name another
+folder with --out.
 """
 
 import concurrent.futures
@@ -34,8 +34,8 @@ from results import environment
 from training import EVALUATION_BATCH, evaluate, fit
 
 EXERCISE = (7, 8, 9)  # the new digits of the exercise
-# Every choice of three new digits; the exercise's own is number 0. Number n is trained with the seed n: with one seed
-# for all, the noise of that seed would be the same in every choice and would not average out.
+# Every choice of three new digits, in descending order, so that the exercise's own is number 0. Number n is trained
+# with the seed n: with one seed for all, the noise of that seed would be the same everywhere and would not average out.
 CHOICES = [tuple(sorted(new)) for new in combinations(range(9, -1, -1), 3)]
 CHOICES_AT = ((10, False), (10, True), (None, False))  # labels per digit, shifted
 REPEATED = 20  # every 20th choice is trained with three seeds: the noise within a choice
@@ -166,8 +166,7 @@ def train_group(runs: list[dict], data_dir: Path, device: torch.device) -> list[
     """Train the base model that `runs` share, then each run's own model; return the finished runs."""
     new = tuple(runs[0]["new"])
     old = tuple(digit for digit in range(10) if digit not in new)
-    old_task, new_task = (Task(digits, *(select_digits(split, digits, device) for split in load_splits(data_dir)))
-                          for digits in (old, new))
+    old_task, new_task = load_task(old, data_dir, device), load_task(new, data_dir, device)
     here = environment(device)
     where = {"torch": here["torch"], "threads": here["threads"],
              "cpu": here["cpu"] if device.type == "cpu" else f"{here['cpu']}; {here['device']}"}
@@ -181,6 +180,10 @@ def train_group(runs: list[dict], data_dir: Path, device: torch.device) -> list[
             _, outcome = train(run, old_task if run["model"] == "base" else new_task, base)
         finished.append({**run, "outcome": outcome, **where})
     return finished
+
+
+def load_task(digits: tuple[int, ...], data_dir: Path, device: torch.device) -> Task:
+    return Task(digits, *(select_digits(split, digits, device) for split in load_splits(data_dir)))
 
 
 @functools.cache
@@ -248,7 +251,7 @@ def carry_out(runs: list[dict], path: Path, jobs: int, data_dir: Path, device: t
 
 def read_runs(path: Path) -> list[dict]:
     """The finished runs in `path`. Raises UserError where a line is not one; a half line at the end is passed over."""
-    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    text = path.read_text(encoding="utf-8", errors="replace") if os.path.exists(path) else ""
     runs = []
     for number, line in enumerate(text.split("\n")[:-1], 1):
         try:
@@ -291,7 +294,7 @@ def main():
     runs = [run for run in plan(args.seeds, args.choices) if key(run) not in finished]
     load_mnist(args.data_dir, train=True)  # damaged files are found here, by one process
     carry_out(runs, path, args.jobs or (1 if device.type == "cuda" else os.cpu_count()), args.data_dir, device)
-    print(f"{len(runs)} runs trained, {len(finished)} were there; now: python -m experiments.summary")
+    print(f"{len(runs)} runs trained, {len(finished)} were there; now: python -m experiments.summary --out {args.out}")
 
 
 if __name__ == "__main__":

@@ -147,7 +147,7 @@ def summarise_choices(outcomes: Outcomes, seeds, choices: list[tuple[int, ...]],
                        for model in ("fresh", "finetune"))
     gains, errors = finetune - fresh, 1 - fresh
     repeats = {study.EXERCISE: seeds} | {new: study.choice_seeds(new) for new in choices if new != study.EXERCISE}
-    groups = [test("finetune", *repeat) - test("fresh", *repeat) for repeat in repeats.items() if len(repeat[1]) > 1]
+    groups = [test("finetune", new, each) - test("fresh", new, each) for new, each in repeats.items() if len(each) > 1]
     freedom = sum(len(group) - 1 for group in groups)
     within = sum((len(group) - 1) * group.var(ddof=1) for group in groups) / freedom
     margin = stats.t.ppf(0.975, freedom) * math.sqrt(within / len(gains))

@@ -321,7 +321,7 @@ def test_a_base_that_is_no_base_is_named_and_never_executed(run, out, tmp_path, 
     torch.save(Malice(), path)
     torch.load(path, weights_only=False)
     assert (tmp_path / "executed").exists()  # it would have been
-    assert "run train_base.py, or" in refuse(run, out, "finetune", "--base", tmp_path / "nowhere.pt")
+    assert "run train_base.py" in refuse(run, out, "finetune", "--base", tmp_path / "nowhere.pt")
     path.write_bytes(good)
     assert equal_states(load_checkpoint(path, "")[0].state_dict(), torch.load(path, weights_only=True)["model"])
 
@@ -349,7 +349,7 @@ def test_ctrl_c_is_one_line_and_earlier_results_stay(out):
     assert process.stdout.readline().startswith("epoch 0")
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130 and stderr == "interrupted: no file is left half-written\n"
+    assert process.returncode == 130 and stderr == "interrupted: finished files are complete\n"
     assert snapshot(out) == before
 
 
