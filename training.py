@@ -28,7 +28,8 @@ def fit(model: nn.Module, train: Split, validation: Split, *, epochs: int, batch
     `epoch`, `seconds` (of training so far, counted from those given), and mean cross-entropy in nats and accuracy in
     [0, 1] in evaluation mode, on `validation` and on a sample of `train` of the same size. `seed` orders the images;
     each is seen once an epoch, in batches of nearly equal size, none smaller than `batch_size` unless there are too few
-    images: a last batch of one image could not be normalised. `verbose` prints the rows, and a progress bar on a terminal.
+    images: a last batch of one image could not be normalised. `verbose` prints the rows, and a progress bar on a
+    terminal.
     Raises UserError where there would be fewer than ten steps in all, and where a loss is no longer finite.
     """
     device = train.labels.device
