@@ -14,7 +14,7 @@ ALL_LABELS = 5420  # per digit: 16,259 training images of three digits
 @style
 def labels_figure(summary: dict) -> Figure:
     """Test error over the number of labels per digit, with 95 % confidence bands: images as they are, and shifted."""
-    figure = Figure(figsize=(HALF, 1.95))
+    figure = Figure(figsize=(HALF, 1.85))
     axes = figure.subplots()
     for model in ("fresh", "finetune"):
         for shifted in (False, True):
@@ -46,7 +46,7 @@ def labels_figure(summary: dict) -> Figure:
 @style
 def choices_figure(summary: dict) -> Figure:
     """The fine-tuned model's test error over the fresh one's, for each choice of three new digits."""
-    figure = Figure(figsize=(HALF, 1.95))
+    figure = Figure(figsize=(HALF, 1.85))
     axes = figure.subplots()
     ends = (0.5, 20)
     axes.plot(ends, ends, color="0.4", linewidth=0.8)
@@ -83,7 +83,7 @@ def cuts_figure(summary: dict) -> Figure:
 
     Bold: differs from fresh after Bonferroni's correction for all comparisons in the figure.
     """
-    figure = Figure(figsize=(WIDTH, 1.6))
+    figure = Figure(figsize=(WIDTH, 1.65))
     comparisons = len(summary["cuts"]) - 2  # fresh itself is a cell of either map
     for axes, count in zip(figure.subplots(1, 2), (None, 10)):
         cells = [row for row in summary["cuts"] if row["per_digit"] == count]
@@ -100,7 +100,7 @@ def cuts_figure(summary: dict) -> Figure:
             if (row["frozen"], row["reinit"]) == (FROZEN, REINIT):
                 axes.add_patch(Rectangle((place[0] - 0.5, place[1] - 0.5), 1, 1, fill=False, linewidth=1.5))
         axes.grid(False)
-        axes.set_xticks(range(5), ("none", "fc2", "fc1, fc2", "from conv2", "all"), fontsize=7.5)
+        axes.set_xticks(range(5), ("none", "fc2", "fc1, fc2", "from conv2", "all"), fontsize=7)
         axes.set_yticks(range(4), ("none", "conv1", "to conv2", "to fc1"), fontsize=7.5)
         axes.set_title(f"{f'{count} labels per digit' if count else 'All labels'}: gain (points)", loc="left")
         axes.set_xlabel("reinitialised")
@@ -108,7 +108,8 @@ def cuts_figure(summary: dict) -> Figure:
     return figure
 
 
-WAYS = {"base": "base (0-6)", "fresh": "fresh", "recompute": "conv1 in each step", "once": "features once"}
+WAYS = {"base": "base (0-6)", "fresh": "fresh", "recompute": "fine-tuned,\nconv1 each step",
+        "once": "fine-tuned,\nfeatures once"}
 
 
 @style
@@ -127,14 +128,14 @@ def times_figure(results: dict) -> Figure:
         left.barh(place + 0.17, fresh["seconds"]["median"] * operations, 0.32, color="white", edgecolor=colour)
         ratio = ways[way]["to_fresh"]["median"]
         left.text(max(time["highest"], fresh["seconds"]["median"] * operations), place,
-                  f"  {ratio:.2f} ({operations:.2f})", va="center", fontsize=7.5)
-    left.set_yticks(range(len(WAYS)), WAYS.values())
+                  f"  {ratio:.2f} of fresh ({operations:.2f})", va="center", fontsize=7.5)
+    left.set_yticks(range(len(WAYS)), WAYS.values(), fontsize=7, linespacing=0.9)
     for label, way in zip(left.get_yticklabels(), WAYS):
         label.set_color(colours[way])
     left.invert_yaxis()
     left.grid(False, axis="y")
     left.set_xlabel("training time (s)")
-    left.set_xlim(0, 1.22 * ways["base"]["seconds"]["highest"])
+    left.set_xlim(0, 1.4 * ways["base"]["seconds"]["highest"])
     left.set_title("filled: measured; open: by operations", loc="left")
     for way, label in (("fresh", "fresh"), ("once", "fine-tuned")):
         curve = ways[way]["curve"][1:]  # before the first step nothing is known yet

@@ -4,12 +4,12 @@ A failure after new results means that a sentence is no longer true: change the 
 reads what `make` rewrites.
 """
 
+import math
 import re
 
 import pytest
 import torch
 from conftest import DATA, ROOT, read_json
-from scipy import stats
 
 from data import load_task
 from experiments import benchmark, study
@@ -64,6 +64,19 @@ def error_after_one_epoch(way):
     return f"{100 * (1 - WAYS[way]['curve'][1]['validation_accuracy']):.1f} %"
 
 
+def fine_tunings():
+    """How many fine-tunings save as much time as training the base takes."""
+    seconds = {way: WAYS[way]["seconds"]["median"] for way in WAYS}
+    return math.ceil(seconds["base"] / (seconds["fresh"] - seconds["once"]))
+
+
+def more_steps(model):
+    """What 400 steps instead of 200 gain on validation images, with ten labels per digit and shifted images."""
+    few, many = (row[model] for row in SUMMARY["steps"]
+                 if row["per_digit"] == 10 and row["shifted"] and row["steps"] in (200, 400))
+    return many - few
+
+
 TABLE = [model_row("base", "base", "0-6", "base"), model_row("fine-tuned", "finetune", "7-9", "once"),
          model_row("fresh", "fresh", "7-9", "fresh")]
 FEW, SHIFTED, ALL = CHOICES["few"], CHOICES["few_shifted"], CHOICES["all"]
@@ -71,49 +84,49 @@ BEST, BEST_100 = TUNED["10"]["best"], TUNED["100"]["best"]
 
 # In the order of the document: words that one sentence alone has, and what it must say; or a row of a table.
 REPORT = [
-    ("both models end at the same accuracy", gain(MODELS["gain"], 2)),
+    ("no difference in test accuracy is shown", gain(MODELS["gain"], 2)),
     ("transfer lowers the mean test error", errors(LABELS[10, False])),
-    ("leaves a gain from transfer", gain(BEST["gain"])),
-    ("because it computes nothing backwards", f"takes {WAYS['once']['to_fresh']['median']:.2f}"),
+    ("each model at its best learning rate", gain(BEST["gain"])),
+    ("because it skips the frozen block's backward pass", f"takes {WAYS['once']['to_fresh']['median']:.2f}"),
     ("Times are medians", f"{TIMES['rounds']} rounds"),
     ("The base model recognises", accuracy(MODELS["base"])),
     *TABLE,
     ("The fine-tuned model recognises", accuracy(MODELS["finetune"])),
     ("The fresh model recognises", accuracy(MODELS["fresh"])),
-    ("No gain is shown over ten seeds", gain(MODELS["gain"], 2)),
-    ("One run would not tell", f"{MODELS['seeds_where_fresh_is_better']} of the ten seeds"),
+    ("Over ten seeds the gain is", gain(MODELS["gain"], 2)),
+    ("Over ten seeds the gain is", f"{MODELS['seeds_where_fresh_is_better']} of the ten seeds"),
     ("each with a base trained on the other seven", gain(ALL, 2)),
-    ("That is tiny", f"{ALL['better']} choices gain"),
-    ("That is tiny", f"{ALL['worse']} lose"),
-    ("the fine-tuned model is ahead", f"its validation error is {error_after_one_epoch('once')}"),
-    ("the fine-tuned model is ahead", f"the fresh model's {error_after_one_epoch('fresh')}"),
-    ("the gain at the default settings is", gain(LABELS[10, False]["gain"])),
-    ("with a hundred labels it is", gain(LABELS[100, False]["gain"], 2)),
-    ("Best against best", gain(BEST["gain"])),
+    ("each with a base trained on the other seven", f"{ALL['better']} choices gain"),
+    ("each with a base trained on the other seven", f"{ALL['worse']} lose"),
+    ("is ahead at first", f"its validation error is {error_after_one_epoch('once')}"),
+    ("is ahead at first", f"the fresh model's {error_after_one_epoch('fresh')}"),
+    ("At the default settings the gain is", gain(LABELS[10, False]["gain"])),
+    ("With a hundred it is", gain(LABELS[100, False]["gain"], 2)),
+    ("Without shifts the best learning rates", gain(TUNED["10"]["best_unshifted"]["gain"])),
+    ("Without shifts the best learning rates", f"over {TUNED['10']['seeds']} seeds"),
+    ("prefer for both models, best against best", gain(BEST["gain"])),
     ("With a hundred labels per digit, best", gain(BEST_100["gain"], 2)),
-    ("Shifts without transfer gain", gain(LABELS[10, True]["shifts_alone"])),
-    ("beat transfer without shifts", gain(LABELS[100, True]["shifts_alone_minus_transfer_alone"], 2)),
-    ("An untrained base", gain(UNTRAINED[False]["untrained_minus_fresh"])),
-    ("the trained base gains", gain(UNTRAINED[False]["finetune_minus_untrained"])),
-    ("the trained base gains", gain(UNTRAINED[True]["finetune_minus_untrained"])),
-    ("on average", f"{FEW['better']} of the {SUMMARY['number_of_choices']} choices"),
-    ("on average", gain(FEW)),
-    ("With shifted images the mean gain", gain(SHIFTED)),
-    ("Transfer removes", f"{100 * FEW['share_of_errors_removed']:.0f} % of the fresh model's errors"),
-    ("Transfer removes", f"with shifted images {100 * SHIFTED['share_of_errors_removed']:.0f} %"),
-    ("standard deviation between choices", f"between choices is {100 * FEW['between_sd']:.1f} points"),
-    ("standard deviation between choices", f"of one choice {100 * FEW['within_sd']:.1f}"),
-    ("freezing both convolutions costs", gain(CUTS[None, 2, 2]["minus_fresh"], 2)),
-    ("only the output layer is trained", gain(CUTS[None, 3, 1]["minus_fresh"])),
-    ("Keeping the base's last two layers", gain(CUTS[10, 1, 0]["minus_default"])),
+    ("Shifts alone, against transfer alone", gain(LABELS[10, True]["shifts_alone_minus_transfer_alone"])),
+    ("At a hundred labels they give", gain(LABELS[100, True]["shifts_alone_minus_transfer_alone"], 2)),
+    ("fine-tuning an untrained base", gain(UNTRAINED[False]["untrained_minus_fresh"])),
+    ("The trained base gains", gain(UNTRAINED[False]["finetune_minus_untrained"])),
+    ("choices gain.", f"{FEW['better']} of the {SUMMARY['number_of_choices']} choices"),
+    ("The mean gain is", gain(FEW)),
+    ("The mean gain is", f"{100 * FEW['share_of_errors_removed']:.0f} % of the fresh model's errors"),
+    ("With shifted images it is", gain(SHIFTED)),
+    ("With shifted images it is", f"{100 * SHIFTED['share_of_errors_removed']:.0f} % of the errors"),
+    ("freezing both convolutions", gain(CUTS[None, 2, 2]["minus_fresh"], 2)),
+    ("frozen too and fc2 reinitialised", gain(CUTS[None, 3, 1]["minus_fresh"], 2)),
     ("Yes: fine-tuning takes", ratio(WAYS["once"]["to_fresh"])),
-    ("That saves", ratio(BACKWARD["of_fresh"])),
-    ("That saves", f"{100 * BACKWARD['of_saving']['median']:.0f} % of the whole saving"),
+    ("This saves", ratio(BACKWARD["of_fresh"])),
+    ("This saves", f"{100 * BACKWARD['of_saving']['median']:.0f} % of the whole saving"),
     ("Counting operations predicts", f"{BACKWARD['predicted_of_fresh']:.2f}"),
     ("saves another", ratio(FORWARD["of_fresh"])),
     ("Operations alone predict", f"{FORWARD['predicted_of_fresh']:.2f}"),
     ("The base takes", f"{WAYS['base']['to_fresh']['median']:.1f} times"),
-    ("drawn anew in each epoch", f"{WAYS['recompute']['to_fresh']['median']:.2f} of fresh"),
+    ("The base takes", f"only after {fine_tunings()} fine-tunings"),
+    ("must run in each step", f"{WAYS['recompute']['to_fresh']['median']:.2f} of fresh"),
+    ("The number of steps was not tuned", f"{100 * more_steps('fresh'):.1f} points"),
 ]
 README = [
     *TABLE,
@@ -165,27 +178,23 @@ def test_the_conclusions_hold():
     assert LABELS[10, False]["gain"]["low"] > 0 and LABELS[100, False]["gain"]["low"] > 0
     assert BEST["gain"]["low"] > 0 and BEST["gain"]["mean"] < LABELS[10, False]["gain"]["mean"]
     assert all(row["shifted"] for best in (BEST, BEST_100) for row in best["settings"].values())
-    assert LABELS[10, True]["shifts_alone"]["low"] > 0
-    for count in (10, 100):  # the two together go furthest
-        assert LABELS[count, True]["finetune"]["mean"] > max(LABELS[count, True]["fresh"]["mean"],
-                                                             LABELS[count, False]["finetune"]["mean"])
+    assert BEST["gain"]["mean"] < 0.6 * TUNED["10"]["best_unshifted"]["gain"]["mean"]  # a large part
+    assert zero_is_in(LABELS[10, True]["shifts_alone_minus_transfer_alone"])
+    assert LABELS[100, True]["shifts_alone_minus_transfer_alone"]["low"] > 0
+    assert f"{100 * more_steps('fresh'):.1f}" == f"{100 * more_steps('finetune'):.1f}"
     # The control: most of it is what the base has learnt.
-    for shifted in (False, True):
-        control = UNTRAINED[shifted]["finetune_minus_untrained"]
-        assert control["low"] > 0 and control["mean"] > LABELS[10, shifted]["gain"]["mean"] / 2
-    # Other digits: the gain follows the error, and choices differ by more than noise.
-    assert FEW["low"] > 0 and SHIFTED["low"] > 0 and FEW["correlation_of_gain_and_fresh_error"] > 0.5
-    repeats = SUMMARY["seeds"] - 1 + 5 * 2
-    assert stats.f.sf((FEW["total_sd"] / FEW["within_sd"]) ** 2, SUMMARY["number_of_choices"] - 1, repeats) < 0.05
+    control = UNTRAINED[False]["finetune_minus_untrained"]
+    assert control["low"] > 0 and control["mean"] > LABELS[10, False]["gain"]["mean"] / 2
+    assert FEW["low"] > 0 and SHIFTED["low"] > 0
 
 
-def test_what_is_said_of_cuts_survives_the_correction_for_all_comparisons():
+def test_what_is_said_of_cuts_holds():
     comparisons = len(CUTS) - 2
-    for cut in ((None, 2, 2), (None, 3, 1)):
-        assert comparisons * CUTS[cut]["minus_fresh"]["p"] < 0.05 and CUTS[cut]["minus_fresh"]["mean"] < 0
-    assert comparisons * CUTS[10, 1, 0]["minus_default"]["p"] < 0.05 and CUTS[10, 1, 0]["minus_default"]["mean"] < 0
-    assert all(row["minus_fresh"]["mean"] > 0 for (count, frozen, reinit), row in CUTS.items()
-               if count == 10 and frozen < 3 and reinit < 4)
+    assert abs(CUTS[None, 2, 2]["minus_fresh"]["high"]) < 0.0005  # the edge of its interval is zero
+    assert comparisons * CUTS[None, 3, 1]["minus_fresh"]["p"] < 0.05 and CUTS[None, 3, 1]["minus_fresh"]["mean"] < 0
+    for (count, frozen, reinit), row in CUTS.items():
+        if count == 10 and frozen < 3 and reinit < 4:
+            assert row["minus_fresh"]["mean"] > 0 and comparisons * row["minus_default"]["p"] > 0.05
 
 
 def test_the_conclusions_about_time_hold():
@@ -198,7 +207,8 @@ def test_the_conclusions_about_time_hold():
 
 
 def test_the_goals_of_the_evidence_are_met():
-    assert (SUMMARY["seeds"], SUMMARY["number_of_choices"], TUNED["10"]["seeds"]) == (10, 120, 24)
+    assert (SUMMARY["seeds"], SUMMARY["number_of_choices"]) == (10, 120)
+    assert BEST["gain"]["high"] - BEST["gain"]["mean"] <= 0.007
     for choices, limit in ((FEW, 0.0025), (SHIFTED, 0.0025), (ALL, 0.0003)):
         assert choices["high"] - choices["mean"] < limit
 
