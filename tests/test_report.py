@@ -94,16 +94,16 @@ REPORT = [
     ("The fine-tuned model recognises", accuracy(MODELS["finetune"])),
     ("The fresh model recognises", accuracy(MODELS["fresh"])),
     ("Over ten seeds the gain is", gain(MODELS["gain"], 2)),
-    ("Over ten seeds the gain is", f"{MODELS['seeds_where_fresh_is_better']} of the ten seeds"),
+    ("The fresh model is the better one", f"{MODELS['seeds_where_fresh_is_better']} of the ten seeds"),
     ("each with a base trained on the other seven", gain(ALL, 2)),
-    ("each with a base trained on the other seven", f"{ALL['better']} choices gain"),
-    ("each with a base trained on the other seven", f"{ALL['worse']} lose"),
+    ("more than nothing", f"{ALL['better']} choices gain"),
+    ("more than nothing", f"{ALL['worse']} lose"),
     ("is ahead at first", f"its validation error is {error_after_one_epoch('once')}"),
     ("is ahead at first", f"the fresh model's {error_after_one_epoch('fresh')}"),
     ("At the default settings the gain is", gain(LABELS[10, False]["gain"])),
     ("With a hundred it is", gain(LABELS[100, False]["gain"], 2)),
+    ("Both were tuned separately", f"over {TUNED['10']['seeds']} seeds"),
     ("Without shifts the best learning rates", gain(TUNED["10"]["best_unshifted"]["gain"])),
-    ("Without shifts the best learning rates", f"over {TUNED['10']['seeds']} seeds"),
     ("prefer for both models, best against best", gain(BEST["gain"])),
     ("With a hundred labels per digit, best", gain(BEST_100["gain"], 2)),
     ("Shifts alone, against transfer alone", gain(LABELS[10, True]["shifts_alone_minus_transfer_alone"])),
@@ -112,15 +112,15 @@ REPORT = [
     ("The trained base gains", gain(UNTRAINED[False]["finetune_minus_untrained"])),
     ("choices gain.", f"{FEW['better']} of the {SUMMARY['number_of_choices']} choices"),
     ("The mean gain is", gain(FEW)),
-    ("The mean gain is", f"{100 * FEW['share_of_errors_removed']:.0f} % of the fresh model's errors"),
     ("With shifted images it is", gain(SHIFTED)),
-    ("With shifted images it is", f"{100 * SHIFTED['share_of_errors_removed']:.0f} % of the errors"),
+    ("Transfer removes", f"{100 * FEW['share_of_errors_removed']:.0f} % of the fresh model's errors"),
+    ("Transfer removes", f"with shifted images {100 * SHIFTED['share_of_errors_removed']:.0f} % of them"),
     ("freezing both convolutions", gain(CUTS[None, 2, 2]["minus_fresh"], 2)),
     ("frozen too and fc2 reinitialised", gain(CUTS[None, 3, 1]["minus_fresh"], 2)),
     ("Yes: fine-tuning takes", ratio(WAYS["once"]["to_fresh"])),
     ("This saves", ratio(BACKWARD["of_fresh"])),
-    ("This saves", f"{100 * BACKWARD['of_saving']['median']:.0f} % of the whole saving"),
-    ("Counting operations predicts", f"{BACKWARD['predicted_of_fresh']:.2f}"),
+    ("counting operations predicts", f"{100 * BACKWARD['of_saving']['median']:.0f} % of the whole saving"),
+    ("counting operations predicts", f"predicts {BACKWARD['predicted_of_fresh']:.2f}"),
     ("saves another", ratio(FORWARD["of_fresh"])),
     ("Operations alone predict", f"{FORWARD['predicted_of_fresh']:.2f}"),
     ("The base takes", f"{WAYS['base']['to_fresh']['median']:.1f} times"),
@@ -173,7 +173,7 @@ def zero_is_in(row):
 def test_the_conclusions_hold():
     # All labels: no gain is shown for 7-9, another seed can reverse the order, and over all choices it is tiny.
     assert zero_is_in(MODELS["gain"]) and 0 < MODELS["seeds_where_fresh_is_better"] < SUMMARY["seeds"]
-    assert abs(ALL["mean"]) < 0.001
+    assert 0 < ALL["low"] and ALL["mean"] < 0.0005  # more than nothing, but hardly
     # Few labels: transfer helps at the default settings, and with each model at its best.
     assert LABELS[10, False]["gain"]["low"] > 0 and LABELS[100, False]["gain"]["low"] > 0
     assert BEST["gain"]["low"] > 0 and BEST["gain"]["mean"] < LABELS[10, False]["gain"]["mean"]
