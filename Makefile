@@ -1,6 +1,6 @@
 # make               set up .venv, train the three models, compare them
 # make test          the tests
-# make study         many seeds, few labels, every cut, every choice of new digits (one to two hours); resumes
+# make study         many seeds, few labels, every cut, every choice of new digits (an hour and a half); resumes
 # make summary       what the study's runs say, and its figures (seconds)
 # make benchmark     how long training takes, and why (a few minutes)
 # make report        report.md -> report.pdf, at most two pages

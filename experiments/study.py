@@ -1,6 +1,6 @@
 """The runs behind the report's conclusions: many seeds, few labels, every cut, every choice of new digits.
 
-    python -m experiments.study                         # about 70 minutes on 2 cores
+    python -m experiments.study                         # an hour and a half on 2 cores
     python -m experiments.study --choices 12 --seeds 5 --out small
 
 What the runs say is for experiments.summary. A run is one model trained once, and one line of results/study.jsonl. Runs
