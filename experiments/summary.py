@@ -80,14 +80,11 @@ def summarise_labels(outcomes: Outcomes, seeds) -> list[dict]:
     rows = []
     for count, shifted in study.FEW_LABELS:
         settings = {"per_digit": count, "shifted": shifted}
-        lowest = min(outcomes.accuracy("train", model, seeds, **settings).min() for model in ("finetune", "fresh"))
-        rows.append({**settings, **outcomes.compare(seeds, settings, settings), "lowest_train_accuracy": float(lowest)})
-        if shifted:  # what shifts do without transfer, and whether that is more than transfer does without shifts
-            fresh, plain_fresh, plain_finetune = (
-                outcomes.correct("fresh", seeds, **settings), outcomes.correct("fresh", seeds, per_digit=count),
-                outcomes.correct("finetune", seeds, per_digit=count))
-            rows[-1] |= {"shifts_alone": interval(fresh - plain_fresh),
-                         "shifts_alone_minus_transfer_alone": interval(fresh - plain_finetune)}
+        rows.append({**settings, **outcomes.compare(seeds, settings, settings)})
+        if shifted:  # is what shifts do without transfer more than what transfer does without shifts?
+            shifts, transfer = (outcomes.correct("fresh", seeds, **settings),
+                                outcomes.correct("finetune", seeds, per_digit=count))
+            rows[-1]["shifts_alone_minus_transfer_alone"] = interval(shifts - transfer)
     return rows
 
 
@@ -154,9 +151,8 @@ def summarise_choices(outcomes: Outcomes, seeds, choices: list[tuple[int, ...]],
     total = gains.var(ddof=1)
     numbers = {"mean": gains.mean(), "low": gains.mean() - margin, "high": gains.mean() + margin,
                "within_sd": math.sqrt(within), "total_sd": math.sqrt(total),
-               "between_sd": math.sqrt(max(0, total - within)), "lowest": gains.min(), "highest": gains.max(),
-               "fresh_error": errors.mean(), "share_of_errors_removed": gains.mean() / errors.mean(),
-               "correlation_of_gain_and_fresh_error": np.corrcoef(gains, errors)[0, 1]}
+               "between_sd": math.sqrt(max(0, total - within)),
+               "share_of_errors_removed": gains.mean() / errors.mean()}
     return {name: float(number) for name, number in numbers.items()} | {
         "better": int((gains > 0).sum()), "equal": int((gains == 0).sum()), "worse": int((gains < 0).sum()),
         "by_choice": [{"new": list(new), "gain": float(gain), "fresh_error": float(error)}
