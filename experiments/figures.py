@@ -59,17 +59,16 @@ def choices_figure(summary: dict) -> Figure:
         axes.plot(fresh, finetune, marker, color=colour, markersize=3, alpha=0.6, markeredgewidth=0, label=label)
         for row, x, y in zip(rows, fresh, finetune):
             if row["new"] == [7, 8, 9]:
-                axes.plot(x, y, marker, color=colour, markersize=7, markerfacecolor="none")
-                axes.annotate("7-9", (x, y), (6, -3), textcoords="offset points", color=colour, fontsize=8, va="top")
+                axes.plot(x, y, marker, color=colour, markersize=8, markerfacecolor="none", markeredgewidth=1.5)
     axes.set_xscale("log")
     axes.set_yscale("log")
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_ticks((1, 3, 10), ("1", "3", "10"))
+        axis.set_ticks((0.3, 1, 3, 10), ("0.3", "1", "3", "10"))
     axes.minorticks_off()
     axes.set_xlim(ends)
-    axes.set_ylim(0.3, 12)
+    axes.set_ylim(0.15, 12)
     axes.text(0.55, 1.05, "no gain", fontsize=7.5, color="0.4")
-    axes.text(0.95, 0.35, "half the errors", fontsize=7.5, color="0.4")
+    axes.text(0.55, 0.19, "half the errors", fontsize=7.5, color="0.4")
     axes.legend(fontsize=7.5, frameon=False, loc="upper left", handlelength=1, borderaxespad=0.2)
     axes.set_xlabel("fresh: test error (%)")
     axes.set_ylabel("fine-tuned: error (%)")
