@@ -80,7 +80,7 @@ def positive(text: str) -> float:
 
 def choose_device(name: str) -> torch.device:
     """A flag's type. Never MPS: BatchNorm's gradients on channels_last tensors were wrong there, or it crashed, until
-    June 2026 (PyTorch #175189, mended by #188371)."""
+    June 2026 (PyTorch #175189, fixed by #188371)."""
     if name not in ("auto", "cpu", "cuda"):
         raise argparse.ArgumentTypeError(f"{name!r} is not auto, cpu or cuda")
     if name == "cuda" and not torch.cuda.is_available():

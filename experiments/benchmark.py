@@ -34,8 +34,8 @@ FORWARD = {  # floating-point operations for one image: a multiplication and an 
 def count_operations(way: str, images: int, epochs: int) -> dict:
     """Floating-point operations of a whole training, by block and purpose; convolutions and matrix products alone.
 
-    Forward, gradient for the weights and gradient for the input take the same number each. The first
-    block that is trained needs no gradient for its input, and a frozen block none at all.
+    Forward, gradient for the weights and gradient for the input take the same number each. The first block
+    that is trained needs no gradient for its input, and a frozen block none at all.
     """
     frozen = ["conv1"] if way in ("recompute", "once") else []
     first_trained = "conv2" if frozen else "conv1"

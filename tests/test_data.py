@@ -46,7 +46,7 @@ DAMAGES = {
 }
 
 
-def test_a_damaged_file_is_named_and_a_good_copy_mends_it(folder):
+def test_a_damaged_file_is_named_and_a_good_copy_of_it_is_the_fix(folder):
     for name, damage in DAMAGES.values():
         path = folder / RAW / name
         good = path.read_bytes()
