@@ -21,14 +21,14 @@ from training import EVALUATION_BATCH, extract_features, fit, now
 FROZEN, REINIT = 1, 2  # conv1; fc1 and fc2
 
 
-def fine_tune(model: nn.Sequential, train: Split, validation: Split, *, frozen: int, reinit: int, seed: int,
-              recompute_frozen: bool = False, **options) -> tuple[list[dict], float]:
-    """Train a base `model` in place on another task, in three parts; return (curve, feature seconds).
+def fine_tune(model: nn.Sequential, train: Split, validation: Split, *, frozen: int = FROZEN, reinit: int = REINIT,
+              seed: int = 0, recompute_frozen: bool = False, **options) -> list[dict]:
+    """Train a base `model` in place on another task, in three parts; return its curve, as `fit` does.
 
-    The initial part never changes and images are not augmented, so its output for an image never changes either: it
-    is computed once, and the other parts are trained on it as on any other data set. `recompute_frozen` computes it
-    in every step, as is usual: same result up to rounding, more time. The curve's seconds count the training images'
-    features; those of the validation images serve evaluation alone and are not counted. `options` go to `fit`.
+    The initial part never changes and the images are not drawn anew, so its output for an image never changes either:
+    it is computed once, and the other parts are trained on it as on any other data set. `recompute_frozen` computes it
+    in every step, as is usual: same result up to rounding, more time. The curve's seconds begin with those of the
+    training images' features; the validation images' serve evaluation alone and are not counted. `options` go to `fit`.
     Raises ValueError where the blocks cannot be divided like that, UserError as `fit` does.
     """
     device = train.labels.device
@@ -37,15 +37,16 @@ def fine_tune(model: nn.Sequential, train: Split, validation: Split, *, frozen: 
     reinitialise(final.cpu())  # as if training had just begun; on the CPU, so that a seed draws the same everywhere
     model.to(device)
     initial = Frozen(initial)  # the base's values, frozen; `intermediate` has the base's values and is trained further
-    trained = nn.Sequential(*intermediate, *final)
+    trained = nn.Sequential(*intermediate, *final).requires_grad_(True)  # whatever was done to them before
     if recompute_frozen or frozen == 0:
-        return fit(nn.Sequential(initial, trained), train, validation, seed=seed, **options), 0.0
-    extract_features(initial, Split(*(values[:EVALUATION_BATCH] for values in train)))  # off the clock, as in `fit`
+        return fit(nn.Sequential(initial, trained), train, validation, seed=seed, **options)
+    extract_features(initial, train.images[:EVALUATION_BATCH])  # off the clock, as in `fit`
     start = now(device)
-    features = extract_features(initial, train)
+    features = extract_features(initial, train.images)
     feature_seconds = now(device) - start
-    validation_features = extract_features(initial, validation)
-    return fit(trained, features, validation_features, seed=seed, seconds=feature_seconds, **options), feature_seconds
+    curve = fit(trained, Split(features, train.labels),
+                Split(extract_features(initial, validation.images), validation.labels), seed=seed, **options)
+    return [row | {"seconds": feature_seconds + row["seconds"]} for row in curve]
 
 
 def main():
@@ -60,23 +61,19 @@ def main():
                        help="run the frozen blocks in every step, as is usual: same result up to rounding, more time")
     args = cli.parse(flags)
     path = args.base or args.out / "checkpoints" / "base.pt"
-    model, base = results.load_checkpoint(path, "run train_base.py, with the same --out if you gave one, or name "
-                                          "another file with --base")
+    model, base = results.load_checkpoint(path)
+    if both := sorted(set(base["digits"]) & set(args.digits)):
+        raise UserError(f"the base model in {path} was trained on {', '.join(map(str, both))} already: give other "
+                        "--digits")
     try:
         divide(model, args.frozen, args.reinit)
     except ValueError as error:
-        raise UserError(f"--frozen {args.frozen} --reinit {args.reinit}: {error}") from None
-    if both := sorted(set(base["digits"]) & set(args.digits)):
-        raise UserError(f"--digits: the base model in {path} was trained on {', '.join(map(str, both))} already; "
-                        "name other digits")
+        raise UserError(error) from None
     task = load_task(args.data_dir, args.digits, args.device)
-    curve, feature_seconds = fine_tune(
-        model, task.train, task.validation, frozen=args.frozen, reinit=args.reinit, seed=args.seed,
-        recompute_frozen=args.recompute_frozen, epochs=args.epochs, batch_size=args.batch_size,
-        learning_rate=args.learning_rate, verbose=True)
-    record = results.describe("finetune", args, task, model, curve, feature_seconds)
-    record["base"] = base
-    results.save_run(args.out, record, model)
+    curve = fine_tune(model, task.train, task.validation, frozen=args.frozen, reinit=args.reinit,
+                      recompute_frozen=args.recompute_frozen, epochs=args.epochs, batch_size=args.batch_size,
+                      learning_rate=args.learning_rate, seed=args.seed, verbose=True)
+    results.save_run("finetune", args, task, model, curve, base)
 
 
 if __name__ == "__main__":

@@ -57,16 +57,20 @@ def reinitialise(part: nn.Module) -> None:
 
 
 class Frozen(nn.Sequential):
-    """Blocks that training leaves exactly as they are.
+    """Blocks that training leaves exactly as they are, for as long as they are run through this class.
 
-    requires_grad = False alone does not do that: in training mode BatchNorm would go on updating its running
-    statistics, and normalise by each batch's own. So this part always stays in evaluation mode.
+    Without gradients no optimiser moves their parameters. That alone does not freeze them: in training mode BatchNorm
+    would go on updating its running statistics, and normalise by each batch's own. So this part always stays in
+    evaluation mode. Nothing is set on the parameters themselves: the blocks can be trained again afterwards.
     """
 
     def __init__(self, part: nn.Sequential):
         super().__init__(*part)
-        self.requires_grad_(False)
         self.eval()
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            return super().forward(images)
 
     def train(self, mode: bool = True):
         return super().train(False)

@@ -1,4 +1,4 @@
-"""What a run leaves: results/NAME.json, plots/NAME_loss.png, checkpoints/NAME.pt; and how they are read again."""
+"""What a run leaves: results/NAME.json, plots/NAME_loss.png, checkpoints/NAME.pt; and how a model is read again."""
 
 import argparse
 import hashlib
@@ -7,7 +7,6 @@ import json
 import os
 import platform
 import re
-import zipfile
 from pathlib import Path
 
 import torch
@@ -16,47 +15,38 @@ from torch import nn
 from data import Task, UserError
 from model import build_model
 from plotting import loss_figure, to_png
-from training import WEIGHT_DECAY, evaluate
+from training import evaluate
 
-SCRIPTS = {"base": "train_base.py", "finetune": "finetune.py", "fresh": "train_fresh.py"}
-KEYS = {"experiment", "digits", "seed", "dataset", "model", "hyperparameters", "checkpoint", "curve", "train_accuracy",
-        "test_accuracy", "test_errors", "test_count", "training_seconds", "feature_seconds", "environment"}
+FILES = ("out", "data_dir", "base")  # flags that name files or folders: no settings of the training
 
 
-def describe(experiment: str, args: argparse.Namespace, task: Task, model: nn.Sequential, curve: list[dict],
-             feature_seconds: float = 0.0) -> dict:
-    """What stands in results/NAME.json: the settings, the curve, and the accuracies on all training and test images."""
-    train, validation, test = (len(split.labels) for split in (task.train, task.validation, task.test))
+def save_run(name: str, args: argparse.Namespace, task: Task, model: nn.Sequential, curve: list[dict],
+             base: dict | None = None) -> None:
+    """Evaluate a trained model on all training and test images, save its three files, and say what it gave.
+
+    `base`: what `load_checkpoint` told of the base model of a fine-tuned one.
+    """
+    settings = {flag: value for flag, value in vars(args).items() if flag not in FILES}
+    stream = io.BytesIO()
+    torch.save({"settings": settings, "model": model.state_dict()}, stream)
     test_accuracy = evaluate(model, task.test)[1]
-    flags = {"frozen": 0, "reinit": len(model), **vars(args)}  # finetune.py alone lets these be chosen
-    hyperparameters = ("epochs", "batch_size", "learning_rate", "recompute_frozen")
-    return {
-        "experiment": experiment, "digits": list(task.digits), "seed": args.seed,
-        "dataset": {"name": "MNIST", "train": train, "validation": validation, "test": test},
-        "model": {"frozen": flags["frozen"], "reinit": flags["reinit"],
-                  "parameters": sum(parameter.numel() for parameter in model.parameters())},
-        "hyperparameters": {**{name: flags[name] for name in hyperparameters if name in flags},
-                            "optimizer": "AdamW", "weight_decay": WEIGHT_DECAY, "schedule": "one-cycle"},
-        "curve": curve, "train_accuracy": evaluate(model, task.train)[1], "test_accuracy": test_accuracy,
-        "test_errors": round((1 - test_accuracy) * test), "test_count": test,
-        "training_seconds": curve[-1]["seconds"], "feature_seconds": feature_seconds,
-        "environment": environment(args.device),
+    record = {
+        "experiment": name, "settings": settings,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "images": {part: len(getattr(task, part).labels) for part in ("train", "validation", "test")},
+        "train_accuracy": evaluate(model, task.train)[1], "test_accuracy": test_accuracy,
+        "test_errors": round((1 - test_accuracy) * len(task.test.labels)), "training_seconds": curve[-1]["seconds"],
+        **({"base": base} if base else {}),
+        "checkpoint": hashlib.sha256(stream.getvalue()).hexdigest(), "environment": environment(args.device),
+        "curve": curve,
     }
-
-
-def save_run(out: Path, record: dict, model: nn.Sequential) -> None:
-    """Save the three files of a run, and say what it gave."""
-    name, stream = record["experiment"], io.BytesIO()
-    torch.save({"experiment": name, "digits": record["digits"], "seed": record["seed"], "model": model.state_dict()},
-               stream)
-    record["checkpoint"] = hashlib.sha256(stream.getvalue()).hexdigest()
-    save({out / "checkpoints" / f"{name}.pt": stream.getvalue(),
-          out / "plots" / f"{name}_loss.png": to_png(loss_figure(record)),
-          out / "results" / f"{name}.json": to_json(record)})
-    print(f"training accuracy {record['train_accuracy']:.2%}, test accuracy {record['test_accuracy']:.2%} "
-          f"({record['test_errors']} errors in {record['test_count']:,} images) after {record['training_seconds']:.2f} "
-          f"s of training\nsaved results/{name}.json, plots/{name}_loss.png and checkpoints/{name}.pt in "
-          f"{out.resolve()}")
+    save({args.out / "checkpoints" / f"{name}.pt": stream.getvalue(),
+          args.out / "plots" / f"{name}_loss.png": to_png(loss_figure({name: record})),
+          args.out / "results" / f"{name}.json": to_json(record)})
+    print(f"training accuracy {record['train_accuracy']:.2%}, test accuracy {test_accuracy:.2%} "
+          f"({record['test_errors']} errors in {record['images']['test']:,} images) after "
+          f"{record['training_seconds']:.2f} s of training\n"
+          f"saved results/{name}.json, plots/{name}_loss.png and checkpoints/{name}.pt in {args.out.resolve()}")
 
 
 def save(files: dict[Path, bytes]) -> None:
@@ -67,7 +57,6 @@ def save(files: dict[Path, bytes]) -> None:
     unfinished = {path: path.with_name(f".{path.name}.unfinished") for path in files}
     try:
         for path, contents in files.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
             unfinished[path].write_bytes(contents)
         for path in files:
             os.replace(unfinished[path], path)
@@ -82,50 +71,33 @@ def to_json(value: dict) -> bytes:
     return (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode()
 
 
-def load_checkpoint(path: Path, fix: str) -> tuple[nn.Sequential, dict]:
-    """A saved model, on the CPU, and its origin: `digits`, `seed`, and the file's SHA-256 as `checkpoint`.
+def load_checkpoint(path: str | Path) -> tuple[nn.Sequential, dict]:
+    """A saved model, on the CPU, and its origin: the settings that it was trained with, and the file's SHA-256 as
+    `checkpoint`.
 
-    Nothing in the file is executed (weights_only). Raises UserError, which ends with the advice `fix`, where there is
-    no such file or it holds anything else.
+    Nothing in the file is executed (weights_only). Raises UserError where there is no such file or it holds anything
+    else.
     """
+    fix = "run train_base.py, with the same --out if you gave one, or name another file with --base"
     if not os.path.exists(path):
-        raise UserError(f"there is no checkpoint {path}: {fix}")
+        raise UserError(f"there is no {path}: {fix}")
     try:
-        contents = path.read_bytes()
-        with zipfile.ZipFile(io.BytesIO(contents)) as archive:  # torch.load compares no checksums: flipped bits would
-            if archive.testzip():                               # be weights
-                raise ValueError("its checksums do not match")
+        contents = Path(path).read_bytes()
         checkpoint = torch.load(io.BytesIO(contents), map_location="cpu", weights_only=True)
         model = build_model()
         model.load_state_dict(checkpoint["model"])
-        return model, {"digits": list(checkpoint["digits"]), "seed": checkpoint["seed"],
-                       "checkpoint": hashlib.sha256(contents).hexdigest()}
+        return model, {**checkpoint["settings"], "checkpoint": hashlib.sha256(contents).hexdigest()}
     except Exception as error:  # a file of any kind: torch raises nearly everything
-        reason = str(error).split("\n")[0].split(". ")[0]
-        name = type(error).__name__
-        raise UserError(f"{path} is not a checkpoint of this network ({name}: {reason}): {fix}") from None
+        reason = str(error).split("\n")[0].split(". ")[0]  # without torch's advice to load what may be executed
+        raise UserError(f"{path} is not a checkpoint of this network ({type(error).__name__}: {reason}): "
+                        f"{fix}") from None
 
 
-def read_results(out: Path) -> dict[str, dict]:
-    """The results of the three scripts, by experiment. Raises UserError for those that are missing or not theirs."""
-    results = {}
-    for name, script in SCRIPTS.items():
-        path = out / "results" / f"{name}.json"
-        try:
-            results[name] = json.loads(path.read_text(encoding="utf-8"))
-            if not KEYS <= results[name].keys() or results[name]["experiment"] != name:
-                raise ValueError
-        except (OSError, ValueError, AttributeError):  # no file, not JSON, a list
-            raise UserError(f"{path} is missing or is not what {script} writes: run {script}, with the same "
-                            "--out if you gave one") from None
-    return results
-
-
-def environment(device: torch.device) -> dict:
+def environment(device: str) -> dict:
     """What a time depends on, and the last digits of a result."""
     cpuinfo = Path("/proc/cpuinfo")  # Linux alone has it
     cpu = re.search(r"model name\s*: (.+)", cpuinfo.read_text()) if cpuinfo.exists() else None
     name = cpu[1] if cpu else platform.processor() or platform.machine()
     return {"torch": torch.__version__, "python": platform.python_version(),
-            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+            "device": torch.cuda.get_device_name(device) if device == "cuda" else device,
             "threads": torch.get_num_threads(), "cpu": f"{name}, {torch.backends.cpu.get_cpu_capability()}"}

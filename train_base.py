@@ -18,7 +18,7 @@ def main():
     model = build_model(args.seed).to(args.device)
     curve = fit(model, task.train, task.validation, epochs=args.epochs, batch_size=args.batch_size,
                 learning_rate=args.learning_rate, seed=args.seed, verbose=True)
-    results.save_run(args.out, results.describe("base", args, task, model, curve), model)
+    results.save_run("base", args, task, model, curve)
 
 
 if __name__ == "__main__":
