@@ -1,6 +1,6 @@
 # make               set up .venv, train the three models, compare them
 # make test          the tests
-# make study         many seeds, few labels, every cut, every choice of new digits (an hour and a half); resumes
+# make study         many seeds, few labels, every cut, every choice of new digits (two hours); resumes
 # make summary       what the study's runs say, and its figures (seconds)
 # make benchmark     how long training takes, and why (a few minutes)
 # make report        report.md -> report.pdf, at most two pages
@@ -8,6 +8,7 @@
 
 PYTHON ?= python3
 PY := .venv/bin/python
+export MPLBACKEND = agg# a notebook that calls make hands on a backend of its own, which .venv does not have
 
 .PHONY: all test study summary benchmark report submission
 
@@ -28,10 +29,12 @@ summary benchmark: .venv/ready
 	$(PY) -m experiments.$@
 
 report: .venv/dev
-	$(PY) -m tools.typeset
+	$(PY) tools/typeset.py
 
-submission: .venv/dev
-	$(PY) -m tools.typeset --submission
+submission: report
+	find experiments tests tools -name __pycache__ -prune -exec rm -r {} +
+	$(PY) -m zipfile -c submission.zip report.pdf *.md *.py *.txt pyproject.toml Makefile \
+		data experiments plots results tests tools
 
 .venv/ready: requirements.txt
 	test -x .venv/bin/pip || $(PYTHON) -m venv .venv

@@ -51,7 +51,7 @@ def training_parser(description: str, digits: str) -> argparse.ArgumentParser:
     return flags
 
 
-def parse(flags: argparse.ArgumentParser, writes: tuple[str, ...]) -> argparse.Namespace:
+def parse(flags: argparse.ArgumentParser, writes=("plots", "results", "checkpoints")) -> argparse.Namespace:
     """The command line's values. Raises UserError where one of the folders `writes` below --out cannot be written."""
     args = flags.parse_args()
     for folder in (args.out / name for name in writes):

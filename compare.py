@@ -1,51 +1,90 @@
 """Items 4 and 5 side by side: the fine-tuned and the fresh model.
 
-    python compare.py               # after the three scripts
+    python compare.py               # after finetune.py and train_fresh.py
 
-Prints the table of the three models and, below it, what is not alike in the two; draws plots/comparison.png and
-plots/loss_curves.png.
+Prints the table of the models, their settings, the ratio of their training times, and what is not alike in the two;
+draws plots/comparison.png and plots/loss_curves.png.
 """
+
+import json
+from pathlib import Path
 
 import cli
 from data import UserError
-from plotting import LABELS, comparison_figure, loss_curves_figure, spell_cut, spell_digits, to_png
-from results import read_results, save
+from plotting import LABELS, comparison_figure, loss_figure, spell_digits, spell_settings, to_png
+from results import save
+
+SCRIPTS = {"base": "train_base.py", "finetune": "finetune.py", "fresh": "train_fresh.py"}
+
+
+def read_results(out: Path) -> dict[str, dict]:
+    """What the three scripts left in `out`, by experiment; the base's only where it is there.
+
+    Raises UserError where one of the other two is missing or is not what its script writes.
+    """
+    results = {}
+    for name, script in SCRIPTS.items():
+        path = out / "results" / f"{name}.json"
+        if name == "base" and not path.exists():
+            continue
+        try:
+            results[name] = json.loads(path.read_text(encoding="utf-8"))
+            if results[name]["experiment"] != name:
+                raise ValueError
+            results[name]["settings"]["digits"], results[name]["curve"][-1]["seconds"]  # the older form had no settings
+        except (OSError, ValueError, LookupError, TypeError):
+            raise UserError(f"{path} is missing or is not what {script} writes: run {script}, with the same --out if "
+                            "you gave one") from None
+    return results
 
 
 def table(results: dict[str, dict]) -> str:
     """Items 3 to 5 as a Markdown table."""
-    lines = ["| model | digits | training accuracy | test accuracy | test errors | training time |",
-             "|---|---|---|---|---|---|"]
+    lines = ["| model | digits | seed | epochs | training accuracy | test accuracy | test errors | training time |",
+             "|---|---|---|---|---|---|---|---|"]
     for name, result in results.items():
-        lines.append(f"| {LABELS[name]} | {spell_digits(result['digits'])} | {100 * result['train_accuracy']:.2f} % | "
-                     f"{100 * result['test_accuracy']:.2f} % | {result['test_errors']} of {result['test_count']:,} | "
-                     f"{result['training_seconds']:.1f} s |")
+        settings = result["settings"]
+        lines.append(f"| {LABELS[name]} | {spell_digits(settings['digits'])} | {settings['seed']} | "
+                     f"{settings['epochs']} | {100 * result['train_accuracy']:.2f} % | "
+                     f"{100 * result['test_accuracy']:.2f} % | {result['test_errors']} of "
+                     f"{result['images']['test']:,} | {result['training_seconds']:.1f} s |")
     return "\n".join(lines)
+
+
+def spell_times(finetune: dict, fresh: dict) -> str:
+    """The ratio of the two training times, and what of it the frozen features are."""
+    ratio = finetune["training_seconds"] / fresh["training_seconds"]
+    features = finetune["curve"][0]["seconds"] / fresh["training_seconds"]
+    return (f"training time: fine-tuned takes {ratio:.2f} of fresh, {features:.2f} of it for the frozen blocks' "
+            "features, computed once" if features else
+            f"training time: fine-tuned takes {ratio:.2f} of fresh")
 
 
 def not_alike(results: dict[str, dict]) -> list[str]:
     """What differs between the fine-tuned and the fresh model apart from transfer, a phrase for each thing."""
-    finetune, fresh = ({"seed": result["seed"], "parameters": result["model"]["parameters"],
-                        **result["hyperparameters"], **result["environment"]}
-                       for result in (results["finetune"], results["fresh"]))
+    finetune, fresh = ({**results[name]["settings"], **results[name]["environment"]} for name in ("finetune", "fresh"))
     phrases = [f"{key.replace('_', ' ')} (fine-tuned {finetune[key]}, fresh {fresh[key]})"
                for key in finetune if key in fresh and finetune[key] != fresh[key]]
-    if results["finetune"].get("base", {}).get("checkpoint") != results["base"]["checkpoint"]:
+    if "base" in results and results["finetune"]["base"]["checkpoint"] != results["base"]["checkpoint"]:
         phrases.append("base (the fine-tuned model did not start from that of base.json)")
     return phrases
 
 
 def main():
-    args = cli.parse(cli.parser(__doc__, loads_mnist=False))
+    args = cli.parse(cli.parser(__doc__), ("plots",))
     results = read_results(args.out)
     finetune, fresh = results["finetune"], results["fresh"]
-    if finetune["digits"] != fresh["digits"]:
-        raise UserError(f"the fine-tuned model is on the digits {spell_digits(finetune['digits'])}, the fresh one on "
-                        f"{spell_digits(fresh['digits'])}: run both scripts with the same --digits")
+    if finetune["settings"]["digits"] != fresh["settings"]["digits"]:
+        raise UserError(f"the fine-tuned model is on the digits {spell_digits(finetune['settings']['digits'])}, the "
+                        f"fresh one on {spell_digits(fresh['settings']['digits'])}: run both scripts with the same "
+                        "--digits")
     differences = not_alike(results)
     save({args.out / "plots" / "comparison.png": to_png(comparison_figure(finetune, fresh, differences)),
-          args.out / "plots" / "loss_curves.png": to_png(loss_curves_figure(results))})
-    print(f"{table(results)}\nfine-tuned: {spell_cut(finetune)}")
+          args.out / "plots" / "loss_curves.png": to_png(loss_figure(results))})
+    print(table(results))
+    for name, result in results.items():
+        print(f"{LABELS[name]}: {spell_settings(result['settings'])}")
+    print(spell_times(finetune, fresh))
     for difference in differences:
         print(f"not alike: {difference}")
     print(f"saved plots/comparison.png and plots/loss_curves.png in {args.out.resolve()}")

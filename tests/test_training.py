@@ -14,13 +14,22 @@ import training
 from data import Split, UserError
 from finetune import fine_tune
 from model import FRESH_SEED, build_model, divide, reinitialise
-from training import evaluate, extract_features, fit
+from training import evaluate, extract_features, fit, predict
 
 CUTS = [(1, 2), (2, 1), (3, 0), (0, 2), (1, 3)]  # (frozen, reinit)
 
 
 def without_seconds(curve):
     return [{key: value for key, value in row.items() if key != "seconds"} for row in curve]
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that stands still, but where a test moves it: clock[0] in seconds."""
+    clock = [0.0]
+    for module in (training, finetune):
+        monkeypatch.setattr(module, "now", lambda device: clock[0])
+    return clock
 
 
 # Fine-tuning
@@ -57,15 +66,31 @@ def test_three_parts_start_and_end_as_they_should(base, new_task, monkeypatch, f
            {name: value.shape for name, value in build_model(0).state_dict().items()}
 
 
+@pytest.mark.parametrize("again", [lambda *args: fine_tune(*args, frozen=0, reinit=0), fit], ids=["fine_tune", "fit"])
+@pytest.mark.parametrize("recompute_frozen", [False, True], ids=["features-once", "recompute"])
+def test_what_one_fine_tuning_froze_the_next_training_trains(base, new_task, again, recompute_frozen):
+    fine_tune(base, new_task.train, new_task.validation, frozen=2, reinit=1, recompute_frozen=recompute_frozen)
+    between = deepcopy(base.state_dict())
+    again(base, new_task.train, new_task.validation)
+    assert not any(torch.equal(value, between[name]) for name, value in base.state_dict().items())
+
+
+def test_fine_tuning_trains_what_somebody_froze_by_hand(base, new_task):
+    base.requires_grad_(False)
+    before = deepcopy(base.state_dict())
+    fine_tune(base, new_task.train, new_task.validation, frozen=1, reinit=0)
+    assert [name for name, value in base.state_dict().items() if torch.equal(value, before[name])] == [
+        name for name in before if name.startswith("conv1.")]
+
+
 def test_reinitialising_every_block_is_training_a_fresh_model(base, new_task):
     fresh = build_model(FRESH_SEED + 3)
     assert not torch.isclose(fresh.conv1[0].weight, build_model(3).conv1[0].weight).any()  # not the base's start
     torch.manual_seed(FRESH_SEED + 3)
     reinitialise(fresh)  # the same weights; older PyTorch draws them in another order
     expected = fit(fresh, new_task.train, new_task.validation, seed=3, **OPTIONS)
-    curve, feature_seconds = fine_tune(base, new_task.train, new_task.validation, frozen=0, reinit=4, seed=3, **OPTIONS)
-    assert feature_seconds == 0
-    assert without_seconds(curve) == without_seconds(expected)
+    curve = fine_tune(base, new_task.train, new_task.validation, frozen=0, reinit=len(base), seed=3, **OPTIONS)
+    assert without_seconds(curve) == without_seconds(expected) and curve[0]["seconds"] == 0
     assert equal_states(base.state_dict(), fresh.state_dict())
 
 
@@ -73,26 +98,75 @@ def test_features_computed_once_give_the_same_model_up_to_rounding(base, new_tas
     curves, predicted = [], []
     for recompute in (False, True):
         model = deepcopy(base)
-        curve, _ = fine_tune(model, new_task.train, new_task.validation, frozen=1, reinit=2, seed=0,
-                             recompute_frozen=recompute, **OPTIONS)
-        curves.append(without_seconds(curve))
-        with torch.inference_mode():
-            predicted.append(model.eval()(new_task.test.images).argmax(1))
+        curves.append(without_seconds(fine_tune(model, new_task.train, new_task.validation,
+                                                recompute_frozen=recompute, **OPTIONS)))
+        predicted.append(predict(model, new_task.test.images))
     assert curves[0][0] == pytest.approx(curves[1][0], rel=1e-5)  # before the first step
     assert curves[0][1]["validation_loss"] == pytest.approx(curves[1][1]["validation_loss"], rel=0.05)
     assert (predicted[0] == predicted[1]).float().mean() >= 0.98
 
 
-def test_the_curve_of_fine_tuning_counts_the_features(base, new_task, monkeypatch):
-    def slow(part, split):
-        time.sleep(0.2)
-        return extract_features(part, split)
+# The clock
+
+
+def test_the_curve_of_fine_tuning_begins_with_the_seconds_of_the_training_images_features(
+        base, new_task, monkeypatch, clock):
+    def slow(part, images):
+        clock[0] += {len(new_task.train.labels): 20, len(new_task.validation.labels): 300}.get(len(images), 4000)
+        return extract_features(part, images)
 
     monkeypatch.setattr(finetune, "extract_features", slow)
-    curve, feature_seconds = fine_tune(base, new_task.train, new_task.validation, frozen=1, reinit=2, seed=0, **OPTIONS)
-    assert 0.2 <= feature_seconds < 0.4  # those of the validation images serve evaluation alone
-    assert curve[0]["seconds"] == 0
-    assert all(row["seconds"] > feature_seconds for row in curve[1:])
+    curve = fine_tune(base, new_task.train, new_task.validation, **OPTIONS)
+    assert [row["seconds"] for row in curve] == [20, 20, 20, 20]
+
+
+def test_the_clock_counts_steps_and_stops_while_the_model_is_evaluated(new_task, monkeypatch, clock):
+    def slow(model, split):
+        clock[0] += 100
+        return evaluate(model, split)
+
+    monkeypatch.setattr(training, "evaluate", slow)
+    model = build_model(0)
+    curve = fit(model, new_task.train, new_task.validation, **OPTIONS)
+    assert [row["seconds"] for row in curve] == [0, 0, 0, 0]
+
+    def tick(*_):
+        clock[0] += model.training
+
+    model.register_forward_pre_hook(tick)
+    curve = fit(model, new_task.train, new_task.validation, **OPTIONS)
+    batches = len(new_task.train.labels) // OPTIONS["batch_size"]
+    assert [row["seconds"] for row in curve] == [0, batches, 2 * batches, 3 * batches]
+
+
+class FirstTime(nn.Module):
+    """Passes its input on; the first time in training and the first time in evaluation take long, as in a process."""
+
+    def __init__(self, clock, done):
+        super().__init__()
+        self.clock, self.done = clock, done
+
+    def __deepcopy__(self, _):  # the same clock in every copy
+        return FirstTime(self.clock, self.done).train(self.training)
+
+    def forward(self, inputs):
+        if self.training not in self.done:
+            self.done.add(self.training)
+            self.clock[0] += 100
+        return inputs
+
+
+@pytest.mark.parametrize("way", ["fresh", "features-once", "recompute"])
+def test_what_happens_only_the_first_time_is_on_no_models_clock(base, new_task, clock, way):
+    done = set()
+    for block in (base.conv1, base.conv2):
+        block.append(FirstTime(clock, done))
+    options = OPTIONS | {"epochs": 1, "last_row_only": True}
+    if way == "fresh":
+        curve = fit(base, new_task.train, new_task.validation, **options)
+    else:
+        curve = fine_tune(base, new_task.train, new_task.validation, recompute_frozen=way == "recompute", **options)
+    assert done == {True, False} and curve[-1]["seconds"] == 0
 
 
 # The training loop
@@ -114,45 +188,10 @@ def test_the_same_seed_gives_the_same_curve_and_weights_and_another_seed_does_no
 def test_the_curve_begins_before_the_first_step(new_task):
     model = build_model(0)
     untrained = evaluate(model, new_task.validation)
-    curve = fit(model, new_task.train, new_task.validation, seed=0, **OPTIONS)
-    assert (curve[0]["epoch"], curve[0]["seconds"]) == (0, 0)
-    assert (curve[0]["validation_loss"], curve[0]["validation_accuracy"]) == untrained
+    curve = fit(model, new_task.train, new_task.validation, **OPTIONS)
     assert [row["epoch"] for row in curve] == [0, 1, 2, 3]
-    seconds = [row["seconds"] for row in curve]
-    assert seconds == sorted(set(seconds))
-    assert (curve[-1]["validation_loss"], curve[-1]["validation_accuracy"]) == evaluate(model, new_task.validation)
-
-
-def test_the_clock_stops_while_the_model_is_evaluated(new_task, monkeypatch):
-    split = Split(new_task.train.images[:64], new_task.train.labels[:64])
-    monkeypatch.setattr(training, "evaluate", lambda *_: time.sleep(0.1) or (0.0, 0.0))
-    curve = fit(build_model(0), split, split, seed=0, epochs=5, batch_size=32, learning_rate=0.001)
-    assert curve[-1]["seconds"] < 0.8  # four rows after the first and before the last: 0.8 of sleeping alone
-
-
-class FirstTime(nn.Module):
-    """Passes its input on; the first time in training and the first time in evaluation take long, as in a process."""
-
-    done = set()
-
-    def forward(self, inputs):
-        if self.training not in self.done:
-            self.done.add(self.training)
-            time.sleep(0.5)
-        return inputs
-
-
-@pytest.mark.parametrize("way", ["fresh", "features-once", "recompute"])
-def test_what_happens_only_the_first_time_is_on_no_models_clock(base, new_task, monkeypatch, way):
-    for block in (base.conv1, base.conv2):
-        block.append(FirstTime())
-    monkeypatch.setattr(FirstTime, "done", set())
-    if way == "fresh":
-        curve = fit(base, new_task.train, new_task.validation, seed=0, last_row_only=True, **OPTIONS | {"epochs": 1})
-    else:
-        curve, _ = fine_tune(base, new_task.train, new_task.validation, frozen=1, reinit=2, seed=0, last_row_only=True,
-                             recompute_frozen=way == "recompute", **OPTIONS | {"epochs": 1})
-    assert FirstTime.done == {True, False} and curve[-1]["seconds"] < 0.5
+    for row, expected in ((curve[0], untrained), (curve[-1], evaluate(model, new_task.validation))):
+        assert (row["validation_loss"], row["validation_accuracy"]) == expected
 
 
 def test_the_warm_up_changes_neither_the_model_nor_the_random_state(base, new_task):
@@ -165,38 +204,25 @@ def test_the_warm_up_changes_neither_the_model_nor_the_random_state(base, new_ta
 def test_fewer_than_ten_steps_are_refused_whoever_asks(base, new_task):
     few = Split(*(values[:30] for values in new_task.train))
     with pytest.raises(UserError, match="9 optimisation steps are too few to train, 10 are needed"):
-        fit(base, few, new_task.validation, seed=0, epochs=9, batch_size=32, learning_rate=0.008)
-    assert len(fit(base, few, new_task.validation, seed=0, epochs=10, batch_size=32, learning_rate=0.008)) == 11
+        fit(base, few, new_task.validation, epochs=9)
+    assert len(fit(base, few, new_task.validation, epochs=10)) == 11
 
 
-def batches_seen(count, batch_size, monkeypatch, epochs=10):
-    """The numbers of the images in each training batch, over all epochs."""
+@pytest.mark.parametrize("count, batch_size", [(37, 8), (33, 32), (7, 32), (100, 9)])
+def test_every_image_is_seen_once_an_epoch(count, batch_size, monkeypatch):
     monkeypatch.setattr(training, "_warm_up", lambda *_: None)
     model, seen = nn.Sequential(nn.Flatten(), nn.Linear(28 * 28, 10)), []
     model.register_forward_pre_hook(
         lambda module, inputs: seen.append(inputs[0][:, 0, 0, 0].long().tolist()) if module.training else None)
     numbers = torch.arange(count).float().view(-1, 1, 1, 1).expand(-1, 1, 28, 28)
     split = Split(numbers, torch.zeros(count, dtype=torch.int64))
-    fit(model, split, split, epochs=epochs, batch_size=batch_size, learning_rate=1e-3, seed=0)
-    return seen
-
-
-@pytest.mark.parametrize("count, batch_size", [(37, 8), (33, 32), (32, 32), (7, 32), (2, 2), (100, 9)])
-def test_every_image_is_seen_once_an_epoch(count, batch_size, monkeypatch):
-    seen = batches_seen(count, batch_size, monkeypatch)
+    fit(model, split, split, epochs=10, batch_size=batch_size)
     per_epoch = len(seen) // 10
     orders = [sum(seen[start : start + per_epoch], []) for start in range(0, len(seen), per_epoch)]
     assert [sorted(order) for order in orders] == 10 * [list(range(count))]
-    assert count < 10 or orders[0] != orders[1] != orders[2]
+    assert orders[0] != orders[1] != orders[2]
     assert min(map(len, seen)) >= min(count, batch_size)  # no last batch of one image, which cannot be normalised
     assert max(map(len, seen)) < 2 * batch_size
-
-
-def test_a_batch_holds_the_images_of_its_labels(new_task):
-    images = new_task.train.images.expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
-    batch = torch.tensor([5, 0, 17])
-    for source in (new_task.train.images, images, images.flatten(1)):
-        assert torch.equal(training._pick(source, batch), source[batch])
 
 
 # Evaluation
@@ -206,7 +232,7 @@ def test_evaluation_is_the_mean_over_all_images(base, new_task):
     loss, accuracy = evaluate(base.train(), new_task.train)
     with torch.no_grad():
         logits = base.eval()(new_task.train.images).double()
-    chances = logits.exp() / logits.exp().sum(1, keepdim=True)
-    of_labels = chances[torch.arange(len(logits)), new_task.train.labels]
+    of_labels = logits.softmax(1)[torch.arange(len(logits)), new_task.train.labels]
     assert loss == pytest.approx(-of_labels.log().mean().item(), rel=1e-5)
     assert accuracy == (logits.argmax(1) == new_task.train.labels).double().mean().item()
+    assert torch.equal(predict(base.train(), new_task.train.images), logits.argmax(1))
