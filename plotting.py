@@ -97,8 +97,8 @@ def label_ends(figure: Figure, panels=None) -> None:
     figure.draw_without_rendering()
     for axes in panels or figure.axes:
         lower, upper = sorted(axes.lines, key=lambda line: line.get_ydata()[-1])
-        low, high = (axes.transData.transform((0, line.get_ydata()[-1]))[1] * 72 / figure.dpi for line in (lower, upper))
-        apart = max(0, 9 - (high - low)) / 2  # points: two lines of text
+        low, high = (axes.transData.transform((0, line.get_ydata()[-1]))[1] for line in (lower, upper))
+        apart = max(0, 9 - (high - low) * 72 / figure.dpi) / 2  # points: the labels need 9 between them
         for line, move in ((lower, -apart), (upper, apart)):
             axes.annotate(line.get_label(), (1, line.get_ydata()[-1]), (3, move), color=line.get_color(), va="center",
                           xycoords=axes.get_yaxis_transform(), textcoords="offset points")

@@ -66,9 +66,9 @@ def fit(model: nn.Module, train: Split, validation: Split, *, epochs: int = EPOC
                             "nothing was saved")
         curve.append(row)
         if verbose:
-            print(f"epoch {epoch}: loss {row['train_loss']:.4f} (validation {row['validation_loss']:.4f}), accuracy on a "
-                  f"sample {row['train_accuracy']:.2%} (validation {row['validation_accuracy']:.2%}), "
-                  f"{row['seconds']:.2f} s", flush=True)
+            print(f"epoch {epoch}: loss {row['train_loss']:.4f} (validation {row['validation_loss']:.4f}), accuracy on "
+                  f"a sample {row['train_accuracy']:.2%} (validation {row['validation_accuracy']:.2%}), "
+                  f"{seconds:.2f} s", flush=True)
     return curve
 
 

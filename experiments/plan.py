@@ -28,7 +28,7 @@ CHOICES_AT = ((10, False), (10, True), (None, False))  # labels per digit, shift
 REPEATED = 20  # every 20th choice is trained with three seeds: the noise within a choice
 FEW = 10  # labels per digit where only one small number is tried
 FEW_SEEDS = 3  # times as many seeds there
-FEW_LABELS = ((5, False), (100, False), (1000, False), (5, True), (100, True))  # the other numbers of labels
+FEW_LABELS = ((5, False), (FEW, False), (100, False), (1000, False), (5, True), (FEW, True), (100, True))
 STEPS = 200  # of every run with few labels, in whole epochs
 SHIFT = 2  # pixels: shifted images are moved by up to two in each direction
 SHIFTS = (2 * SHIFT + 1) ** 2  # of each image
@@ -68,7 +68,7 @@ def both(seed: int, **settings) -> list[dict]:
 
 
 def plan(seeds: int, choices: int) -> list[dict]:
-    """Every run of a study of so many seeds (three times as many at ten labels) and choices of new digits, each once."""
+    """Every run, each once, of a study of so many seeds (three times as many at ten labels) and choices."""
     runs = []
     for seed in range(seeds):
         runs += both(seed)

@@ -3,7 +3,8 @@
     python -m experiments.summary       # seconds: nothing is trained
 
 The summary is a function of that one file: of the seeds and choices of new digits that are complete in it, and it says
-how many these are. Accuracies and their differences are fractions in [0, 1]; differences are paired by seed.
+how many these are. Accuracies and their differences are fractions in [0, 1]; differences are paired by seed. Every mean
+has the ends of its 95 % confidence interval, `low` and `high`.
 """
 
 import math
@@ -13,25 +14,57 @@ from scipy import stats
 
 import cli
 from data import UserError
-from experiments import study
-from experiments.figures import choices_figure, cuts_figure, labels_figure
+from experiments import plan
+from experiments.figures import cuts_figure, few_labels_figure
+from experiments.study import read_runs
 from plotting import to_png
 from results import save, to_json
 
 TEST_IMAGES = {"base": 6989, "finetune": 3011, "fresh": 3011, "untrained": 3011}  # of 0-6, and of 7-9
 
 
+# Intervals
+
+
+def interval(values: np.ndarray) -> dict:
+    """The mean of float [seeds, images] and its 95 % interval, seeds and test images both being samples, crossed.
+
+    Two-way random effects with one value a cell (Cornfield & Tukey 1956): what varies with the seed and what varies
+    with the image are added, and the residual, which either of the two contains, is taken off once. Student's t has
+    Satterthwaite's (1946) degrees of freedom for that sum of mean squares.
+    """
+    seeds, images = values.shape
+    mean, by_seed, by_image = values.mean(), values.mean(1, keepdims=True), values.mean(0, keepdims=True)
+    squares = np.array([images * by_seed.var(ddof=1), seeds * by_image.var(ddof=1),
+                        ((values - by_seed - by_image + mean) ** 2).sum() / ((seeds - 1) * (images - 1))])
+    freedoms = np.array([seeds - 1, images - 1, (seeds - 1) * (images - 1)])
+    total = max(squares[0] + squares[1] - squares[2], squares[2])
+    if total == 0:  # every value is the same
+        return ends(mean, 0)
+    freedom = total**2 / (squares**2 / freedoms).sum()
+    return ends(mean, stats.t.ppf(0.975, freedom) * math.sqrt(total / values.size))
+
+
+def over_seeds(values: np.ndarray) -> dict:
+    """The mean of float [seeds], with Student's interval: the seeds alone are a sample."""
+    return ends(values.mean(), stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values)))
+
+
+def ends(mean: float, margin: float) -> dict:
+    return {"mean": float(mean), "low": float(mean - margin), "high": float(mean + margin)}
+
+
 class Outcomes:
-    """The outcomes of the study's runs, by their settings: keyword arguments as those of `setting`."""
+    """The outcomes of the study's runs, by their settings: keyword arguments as those of `plan.setting`."""
 
     def __init__(self, runs: list[dict]):
-        self.by_key = {study.key(run): run["outcome"] for run in runs}
+        self.by_key = {plan.key(run): run["outcome"] for run in runs}
 
     def of(self, model: str, seed: int, **settings) -> dict:
-        return self.by_key[study.key(study.setting(model, seed, **settings))]
+        return self.by_key[plan.key(plan.setting(model, seed, **settings))]
 
     def have(self, runs: list[dict]) -> bool:
-        return all(study.key(run) in self.by_key for run in runs)
+        return all(plan.key(run) in self.by_key for run in runs)
 
     def accuracy(self, split: str, model: str, seeds, **settings) -> np.ndarray:
         """Each seed's accuracy on the train, validation or test images: float [seeds]."""
@@ -47,20 +80,8 @@ class Outcomes:
     def compare(self, seeds, finetune: dict, fresh: dict) -> dict:
         """Test accuracy of both models, each at its own settings, and the gain: fine-tuned less fresh."""
         first, second = self.correct("finetune", seeds, **finetune), self.correct("fresh", seeds, **fresh)
-        return {"finetune": interval(first), "fresh": interval(second), "gain": interval(first - second)}
-
-
-def interval(values: np.ndarray) -> dict:
-    """Mean of float [seeds, images], and its 95 % confidence interval over seeds and test images together.
-
-    Both are samples: the variance over seeds divided by their number is added to the variance over images (of the mean
-    over seeds) divided by theirs. Student's t has the seeds' degrees of freedom. `p`: if the true mean were zero.
-    """
-    seeds, images = values.shape
-    error = math.sqrt(values.mean(1).var(ddof=1) / seeds + values.mean(0).var(ddof=1) / images)
-    mean, margin = float(values.mean()), float(stats.t.ppf(0.975, seeds - 1)) * error
-    return {"mean": mean, "low": mean - margin, "high": mean + margin, "sd": float(values.mean(1).std(ddof=1)),
-            "p": float(2 * stats.t.sf(abs(mean) / error, seeds - 1)) if error else 1.0}
+        return {"finetune": interval(first), "fresh": interval(second), "gain": interval(first - second),
+                "share_of_errors_removed": float((first - second).mean() / (1 - second).mean())}
 
 
 # The parts
@@ -70,21 +91,20 @@ def summarise_models(outcomes: Outcomes, seeds) -> dict:
     """The three models of the exercise, with all labels."""
     models = outcomes.compare(seeds, {}, {}) | {"base": interval(outcomes.correct("base", seeds))}
     for model in ("base", "finetune", "fresh"):
-        models[model]["train_accuracy"] = float(outcomes.accuracy("train", model, seeds).mean())
-    better = outcomes.accuracy("test", "fresh", seeds) > outcomes.accuracy("test", "finetune", seeds)
-    return models | {"seeds_where_fresh_is_better": int(better.sum())}
+        models[model]["train_accuracy"] = over_seeds(outcomes.accuracy("train", model, seeds))
+    return models
 
 
-def summarise_labels(outcomes: Outcomes, seeds) -> list[dict]:
-    """Few labels at the default settings, images shifted or not."""
+def summarise_labels(outcomes: Outcomes, seeds, few_seeds) -> list[dict]:
+    """Few labels at the default settings, images shifted or not; where both are, by how much shifts lower the gain."""
     rows = []
-    for count, shifted in study.FEW_LABELS:
-        settings = {"per_digit": count, "shifted": shifted}
-        rows.append({**settings, **outcomes.compare(seeds, settings, settings)})
-        if shifted:  # is what shifts do without transfer more than what transfer does without shifts?
-            shifts, transfer = (outcomes.correct("fresh", seeds, **settings),
-                                outcomes.correct("finetune", seeds, per_digit=count))
-            rows[-1]["shifts_alone_minus_transfer_alone"] = interval(shifts - transfer)
+    for count, shifted in plan.FEW_LABELS:
+        settings, its_seeds = {"per_digit": count, "shifted": shifted}, few_seeds if count == plan.FEW else seeds
+        rows.append({**settings, "seeds": len(its_seeds), **outcomes.compare(its_seeds, settings, settings)})
+        if shifted:
+            gains = [outcomes.correct("finetune", its_seeds, per_digit=count, shifted=each)
+                     - outcomes.correct("fresh", its_seeds, per_digit=count, shifted=each) for each in (False, True)]
+            rows[-1]["gain_lost_to_shifts"] = interval(gains[0] - gains[1])
     return rows
 
 
@@ -92,40 +112,40 @@ def summarise_untrained(outcomes: Outcomes, seeds) -> list[dict]:
     """The control: fine-tuned from a base that was never trained, with few labels."""
     rows = []
     for shifted in (False, True):
-        untrained, finetune, fresh = (outcomes.correct(model, seeds, per_digit=study.FEW, shifted=shifted)
+        untrained, finetune, fresh = (outcomes.correct(model, seeds, per_digit=plan.FEW, shifted=shifted)
                                       for model in ("untrained", "finetune", "fresh"))
         rows.append({"shifted": shifted, "untrained_minus_fresh": interval(untrained - fresh),
                      "finetune_minus_untrained": interval(finetune - untrained)})
     return rows
 
 
-def summarise_cuts(outcomes: Outcomes, seeds) -> list[dict]:
-    """Every cut, with all labels and with few, against the default cut and against fresh."""
+def summarise_cuts(outcomes: Outcomes, seeds, few_seeds) -> list[dict]:
+    """Every cut but that of the fresh model, with all labels and with few: its gain, and against the default cut."""
     rows = []
-    for count in (None, study.FEW):
-        default, fresh = (outcomes.correct(model, seeds, per_digit=count) for model in ("finetune", "fresh"))
-        for cut in study.CUTS:
-            correct = fresh if cut == study.FRESH_CUT else outcomes.correct("finetune", seeds, per_digit=count, cut=cut)
-            rows.append({"per_digit": count, "frozen": cut[0], "reinit": cut[1], "test": interval(correct),
-                         "minus_default": interval(correct - default), "minus_fresh": interval(correct - fresh)})
+    for count, its_seeds in ((None, seeds), (plan.FEW, few_seeds)):
+        default, fresh = (outcomes.correct(model, its_seeds, per_digit=count) for model in ("finetune", "fresh"))
+        for cut in plan.CUTS:
+            if cut != plan.FRESH_CUT:
+                correct = outcomes.correct("finetune", its_seeds, per_digit=count, cut=cut)
+                rows.append({"per_digit": count, "frozen": cut[0], "reinit": cut[1], "gain": interval(correct - fresh),
+                             "minus_default": interval(correct - default)})
     return rows
 
 
-def summarise_tuned(outcomes: Outcomes, seeds, count: int) -> dict:
+def summarise_tuned(outcomes: Outcomes, seeds) -> dict:
     """Each model at the settings that are best for it by mean validation accuracy, compared on the test set."""
     tried = {"finetune": [], "fresh": []}
     for model, rows in tried.items():
-        for shifted in (False, True):
-            for rate in study.TUNED_RATES:
-                mean = outcomes.accuracy("validation", model, seeds, per_digit=count, shifted=shifted, rate=rate).mean()
-                rows.append({"shifted": shifted, "rate": rate, "validation_accuracy": float(mean)})
-    result = {"seeds": len(seeds), "tried": tried}
+        for shifted, steps, rate in plan.TUNED:
+            mean = outcomes.accuracy("validation", model, seeds, per_digit=plan.FEW, shifted=shifted, steps=steps,
+                                     rate=rate).mean()
+            rows.append({"shifted": shifted, "steps": steps, "rate": rate, "validation_accuracy": float(mean)})
+    result = {"seeds": len(seeds)}
     for name, allowed in (("best", (False, True)), ("best_unshifted", (False,))):
-        best = {}
-        for model, rows in tried.items():
-            best[model] = max((row for row in rows if row["shifted"] in allowed),
-                              key=lambda row: row["validation_accuracy"])
-        settings = [{"per_digit": count, "shifted": row["shifted"], "rate": row["rate"]} for row in best.values()]
+        best = {model: max((row for row in rows if row["shifted"] in allowed),
+                           key=lambda row: row["validation_accuracy"]) for model, rows in tried.items()}
+        settings = [{"per_digit": plan.FEW, "shifted": row["shifted"], "steps": row["steps"], "rate": row["rate"]}
+                    for row in best.values()]
         result[name] = {"settings": best, **outcomes.compare(seeds, *settings)}
     return result
 
@@ -135,76 +155,68 @@ def summarise_choices(outcomes: Outcomes, seeds, choices: list[tuple[int, ...]],
     """The gain of transfer over the choices of new digits, and the share of the fresh model's errors that it removes.
 
     The choices overlap, so they are described and not tested. What is uncertain about their mean is the noise of each
-    choice's one seed: `within_sd`, pooled over the choices that were repeated with other seeds.
+    choice's one seed, pooled over the choices that were repeated with other seeds.
     """
     def test(model: str, new: tuple[int, ...], seeds) -> np.ndarray:
         return outcomes.accuracy("test", model, seeds, new=new, per_digit=count, shifted=shifted)
 
-    fresh, finetune = (np.array([test(model, new, study.choice_seeds(new)[:1])[0] for new in choices])
+    fresh, finetune = (np.array([test(model, new, plan.choice_seeds(new)[:1])[0] for new in choices])
                        for model in ("fresh", "finetune"))
     gains, errors = finetune - fresh, 1 - fresh
-    repeats = {study.EXERCISE: seeds} | {new: study.choice_seeds(new) for new in choices if new != study.EXERCISE}
+    repeats = {plan.EXERCISE: seeds} | {new: plan.choice_seeds(new) for new in choices if new != plan.EXERCISE}
     groups = [test("finetune", new, each) - test("fresh", new, each) for new, each in repeats.items() if len(each) > 1]
     freedom = sum(len(group) - 1 for group in groups)
     within = sum((len(group) - 1) * group.var(ddof=1) for group in groups) / freedom
-    margin = stats.t.ppf(0.975, freedom) * math.sqrt(within / len(gains))
-    total = gains.var(ddof=1)
-    numbers = {"mean": gains.mean(), "low": gains.mean() - margin, "high": gains.mean() + margin,
-               "within_sd": math.sqrt(within), "total_sd": math.sqrt(total),
-               "between_sd": math.sqrt(max(0, total - within)),
-               "share_of_errors_removed": gains.mean() / errors.mean()}
-    return {name: float(number) for name, number in numbers.items()} | {
+    return ends(gains.mean(), stats.t.ppf(0.975, freedom) * math.sqrt(within / len(gains))) | {
+        "share_of_errors_removed": float(gains.mean() / errors.mean()),
         "better": int((gains > 0).sum()), "equal": int((gains == 0).sum()), "worse": int((gains < 0).sum()),
-        "by_choice": [{"new": list(new), "gain": float(gain), "fresh_error": float(error)}
-                      for new, gain, error in zip(choices, gains, errors)]}
+        "by_choice": [{"new": list(new), "gain": float(gain)} for new, gain in zip(choices, gains)]}
+
+
+def summarise_rates(outcomes: Outcomes) -> list[dict]:
+    """Where the default learning rate comes from: mean accuracies on validation images, all labels."""
+    seeds = range(plan.RATE_SEEDS)
+    return [{"rate": rate, **{model: over_seeds(outcomes.accuracy("validation", model, seeds, rate=rate))
+                              for model in ("base", "finetune", "fresh")}} for rate in plan.RATES]
 
 
 def summarise(runs: list[dict]) -> dict:
     """The summary of the runs. Raises UserError where too little is complete in them."""
     outcomes = Outcomes(runs)
     number = 0
-    while outcomes.have(study.plan(number + 1, 0)):
+    while outcomes.have(plan.plan(number + 1, 0)):
         number += 1
-    choices = [new for new in study.CHOICES
-               if all(outcomes.have(study.both(seed, new=new, per_digit=count, shifted=shifted))
-                      for seed in study.choice_seeds(new) for count, shifted in study.CHOICES_AT)]
-    if number < study.RATE_SEEDS or len(choices) < 2:
+    choices = [new for new in plan.CHOICES
+               if all(outcomes.have(plan.both(seed, new=new, per_digit=count, shifted=shifted))
+                      for seed in plan.choice_seeds(new) for count, shifted in plan.CHOICES_AT)]
+    if number < plan.RATE_SEEDS or len(choices) < 2:
         raise UserError("the study is not far enough to be summarised: start experiments.study again; it goes on where "
                         "it was")
-    seeds = range(number)
-
-    def validation(models: tuple[str, ...], seeds, **settings) -> dict:
-        return {model: float(outcomes.accuracy("validation", model, seeds, **settings).mean()) for model in models}
-
+    seeds, few_seeds = range(number), range(plan.FEW_SEEDS * number)
+    machines = {(run["torch"], run["device"], run["cpu"], run["threads"]) for run in runs}
     return {
-        "seeds": number, "number_of_choices": len(choices), "models": summarise_models(outcomes, seeds),
-        "labels": summarise_labels(outcomes, seeds), "untrained": summarise_untrained(outcomes, seeds),
-        "cuts": summarise_cuts(outcomes, seeds),
-        "tuned": {str(count): summarise_tuned(outcomes, range(study.tuned_seeds(count, number)), count)
-                  for count in study.TUNED},
-        "choices": {name: summarise_choices(outcomes, seeds, choices, count, shifted)
-                    for name, (count, shifted) in zip(("few", "few_shifted", "all"), study.CHOICES_AT)},
-        # Where the default settings come from: mean accuracies on validation images.
-        "rates": [{"rate": rate, **validation(("base", "finetune", "fresh"), range(study.RATE_SEEDS), rate=rate)}
-                  for rate in study.RATES],
-        "steps": [{"per_digit": count, "shifted": shifted, "steps": steps,
-                   **validation(("finetune", "fresh"), seeds, per_digit=count, shifted=shifted, steps=steps)}
-                  for count, shifted in study.STEPS_TRIED_AT for steps in study.STEPS_TRIED],
+        "seeds": number, "number_of_choices": len(choices),
+        "machines": [dict(zip(("torch", "device", "cpu", "threads"), machine)) for machine in sorted(machines)],
+        "models": summarise_models(outcomes, seeds), "labels": summarise_labels(outcomes, seeds, few_seeds),
+        "untrained": summarise_untrained(outcomes, few_seeds), "cuts": summarise_cuts(outcomes, seeds, few_seeds),
+        "tuned": summarise_tuned(outcomes, few_seeds),
+        "choices": {name: summarise_choices(outcomes, few_seeds if count else seeds, choices, count, shifted)
+                    for name, (count, shifted) in zip(("few", "few_shifted", "all"), plan.CHOICES_AT)},
+        "rates": summarise_rates(outcomes),
     }
 
 
 def main():
-    args = cli.parse(cli.parser(__doc__, loads_mnist=False))
+    args = cli.parse(cli.parser(__doc__), ("results", "plots"))
     path = args.out / "results" / "study.jsonl"
     if not path.exists():
-        raise UserError(f"there is no {path}: run experiments.study")
-    summary = summarise(study.read_runs(path))
-    plots = args.out / "plots"
+        raise UserError(f"there is no {path}: run experiments.study, with the same --out")
+    summary = summarise(read_runs(path))
     save({args.out / "results" / "summary.json": to_json(summary),
-          plots / "labels.png": to_png(labels_figure(summary)), plots / "cuts.png": to_png(cuts_figure(summary)),
-          plots / "choices.png": to_png(choices_figure(summary))})
+          args.out / "plots" / "few_labels.png": to_png(few_labels_figure(summary)),
+          args.out / "plots" / "cuts.png": to_png(cuts_figure(summary))})
     print(f"{summary['seeds']} seeds and {summary['number_of_choices']} choices of new digits are complete\n"
-          f"saved results/summary.json and plots/labels.png, cuts.png and choices.png in {args.out.resolve()}")
+          f"saved results/summary.json and plots/few_labels.png and cuts.png in {args.out.resolve()}")
 
 
 if __name__ == "__main__":

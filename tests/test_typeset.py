@@ -3,10 +3,9 @@
 import shutil
 import subprocess
 import sys
-import zipfile
 
 import pytest
-from conftest import ROOT, start
+from conftest import ROOT
 
 
 @pytest.fixture

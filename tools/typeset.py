@@ -2,8 +2,8 @@
 
     python tools/typeset.py
 
-Pandoc reads the Markdown and Typst sets it; both come with requirements-dev.txt. A picture is a paragraph of its own, as
-wide as the text, and the paragraph after it is its caption.
+Pandoc reads the Markdown and Typst sets it; both come with requirements-dev.txt. A picture is a paragraph of its own,
+as wide as the text, and the paragraph after it is its caption.
 """
 
 import argparse
