@@ -75,7 +75,7 @@ def comparison_figure(finetune: dict, fresh: dict, not_alike: list[str]) -> Figu
     return figure
 
 
-def draw_losses(axes, curve: list[dict], colour: str) -> None:
+def draw_losses(axes, curve: list[dict], colour: str = COLOURS["base"]) -> None:
     """One model's training and validation loss over epochs."""
     for label, key, line in (("training", "train_loss", "o-"), ("validation", "validation_loss", "o--")):
         axes.plot([row["epoch"] for row in curve], [row[key] for row in curve], line, color=colour, label=label)
