@@ -8,7 +8,8 @@
 
 PYTHON ?= python3
 PY := .venv/bin/python
-export MPLBACKEND = agg# a notebook that calls make hands on a backend of its own, which .venv does not have
+# A notebook that calls make sets its own backend for Matplotlib, which .venv does not have.
+export MPLBACKEND := agg
 
 .PHONY: all test study summary benchmark report submission
 

@@ -52,7 +52,7 @@ def training_parser(description: str, digits: str) -> argparse.ArgumentParser:
 
 
 def parse(flags: argparse.ArgumentParser, writes=("plots", "results", "checkpoints")) -> argparse.Namespace:
-    """The command line's values. Raises UserError where one of the folders `writes` below --out cannot be written."""
+    """The command line's values. Makes the folders `writes` below --out; UserError where they cannot be written."""
     args = flags.parse_args()
     for folder in (args.out / name for name in writes):
         try:
@@ -95,5 +95,5 @@ def run(main: Callable[[], None]) -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("interrupted: finished files are complete", file=sys.stderr)
+        print("interrupted: what was finished is kept", file=sys.stderr)
         sys.exit(130)

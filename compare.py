@@ -20,7 +20,7 @@ SCRIPTS = {"base": "train_base.py", "finetune": "finetune.py", "fresh": "train_f
 def read_results(out: Path) -> dict[str, dict]:
     """What the three scripts left in `out`, by experiment; the base's only where it is there.
 
-    Raises UserError where one of the other two is missing or is not what its script writes.
+    Raises UserError where one is not what its script writes, or one of the other two is missing.
     """
     results = {}
     for name, script in SCRIPTS.items():
@@ -29,9 +29,8 @@ def read_results(out: Path) -> dict[str, dict]:
             continue
         try:
             results[name] = json.loads(path.read_text(encoding="utf-8"))
-            if results[name]["experiment"] != name:
+            if results[name]["experiment"] != name or not results[name]["curve"]:
                 raise ValueError
-            results[name]["settings"]["digits"], results[name]["curve"][-1]["seconds"]  # the older form had no settings
         except (OSError, ValueError, LookupError, TypeError):
             raise UserError(f"{path} is missing or is not what {script} writes: run {script}, with the same --out if "
                             "you gave one") from None
@@ -51,15 +50,6 @@ def table(results: dict[str, dict]) -> str:
     return "\n".join(lines)
 
 
-def spell_times(finetune: dict, fresh: dict) -> str:
-    """The ratio of the two training times, and what of it the frozen features are."""
-    ratio = finetune["training_seconds"] / fresh["training_seconds"]
-    features = finetune["curve"][0]["seconds"] / fresh["training_seconds"]
-    return (f"training time: fine-tuned takes {ratio:.2f} of fresh, {features:.2f} of it for the frozen blocks' "
-            "features, computed once" if features else
-            f"training time: fine-tuned takes {ratio:.2f} of fresh")
-
-
 def not_alike(results: dict[str, dict]) -> list[str]:
     """What differs between the fine-tuned and the fresh model apart from transfer, a phrase for each thing."""
     finetune, fresh = ({**results[name]["settings"], **results[name]["environment"]} for name in ("finetune", "fresh"))
@@ -75,16 +65,18 @@ def main():
     results = read_results(args.out)
     finetune, fresh = results["finetune"], results["fresh"]
     if finetune["settings"]["digits"] != fresh["settings"]["digits"]:
-        raise UserError(f"the fine-tuned model is on the digits {spell_digits(finetune['settings']['digits'])}, the "
-                        f"fresh one on {spell_digits(fresh['settings']['digits'])}: run both scripts with the same "
-                        "--digits")
+        raise UserError("the fine-tuned and the fresh model have other digits: run finetune.py and train_fresh.py with "
+                        "the same --digits")
     differences = not_alike(results)
     save({args.out / "plots" / "comparison.png": to_png(comparison_figure(finetune, fresh, differences)),
           args.out / "plots" / "loss_curves.png": to_png(loss_figure(results))})
     print(table(results))
     for name, result in results.items():
         print(f"{LABELS[name]}: {spell_settings(result['settings'])}")
-    print(spell_times(finetune, fresh))
+    ratio = finetune["training_seconds"] / fresh["training_seconds"]
+    features = finetune["curve"][0]["seconds"] / fresh["training_seconds"]
+    print(f"training time: fine-tuned takes {ratio:.2f} of fresh, {ratio - features:.2f} for its steps and "
+          f"{features:.2f} for the features\n(finetune.py --recompute-frozen computes them in each step instead)")
     for difference in differences:
         print(f"not alike: {difference}")
     print(f"saved plots/comparison.png and plots/loss_curves.png in {args.out.resolve()}")

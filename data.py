@@ -26,7 +26,10 @@ class UserError(Exception):
 
 
 class Split(NamedTuple):
-    """`images` float32 [N, 1, 28, 28], normalised (from `load_mnist`: uint8 [N, 28, 28]); `labels` int64 [N]."""
+    """`images` float32 [N, 1, 28, 28], normalised (from `load_mnist`: uint8 [N, 28, 28]); `labels` int64 [N].
+
+    In fine-tuning, `images` may be their features: float32 [N, ...].
+    """
 
     images: torch.Tensor
     labels: torch.Tensor
@@ -46,12 +49,10 @@ def load_task(data_dir: str | Path, digits: str | Iterable[int], device: str | t
 
     Raises UserError as `load_mnist` does, ValueError as `parse_digits`.
     """
-    return select_task(load_splits(data_dir), parse_digits(digits), device)
-
-
-def load_splits(data_dir: str | Path) -> tuple[Split, Split, Split]:
-    """MNIST's training, validation and test images, all ten digits."""
-    return *split_validation(load_mnist(data_dir, train=True)), load_mnist(data_dir, train=False)
+    digits = parse_digits(digits)
+    train, validation = split_validation(load_mnist(data_dir, train=True))
+    splits = train, validation, load_mnist(data_dir, train=False)
+    return Task(digits, *(select_digits(split, digits, device) for split in splits))
 
 
 def load_mnist(data_dir: str | Path, train: bool) -> Split:
@@ -60,7 +61,7 @@ def load_mnist(data_dir: str | Path, train: bool) -> Split:
     Raises UserError where it cannot be loaded or is not the published one: torchvision would load overwritten pixels
     or a label of 77 without a word.
     """
-    ours = "data/MNIST/raw of this project has it ('git checkout -- data/MNIST' brings it back there)"
+    ours = "this project has it in data/MNIST/raw ('git checkout -- data/MNIST' brings it back)"
     try:
         mnist = MNIST(data_dir, train=train, download=True)
     except Exception as error:  # torchvision raises nearly everything
@@ -82,10 +83,6 @@ def split_validation(split: Split) -> tuple[Split, Split]:
         generator = torch.Generator().manual_seed(VALIDATION_SEED + digit)  # one for each digit
         validation[images[torch.randperm(len(images), generator=generator)[: round(len(images) / 10)]]] = True
     return tuple(Split(split.images[part], split.labels[part]) for part in (~validation, validation))
-
-
-def select_task(splits: tuple[Split, Split, Split], digits: tuple[int, ...], device: str | torch.device) -> Task:
-    return Task(digits, *(select_digits(split, digits, device) for split in splits))
 
 
 def select_digits(split: Split, digits: tuple[int, ...], device: str | torch.device = "cpu") -> Split:

@@ -25,9 +25,9 @@ def fine_tune(model: nn.Sequential, train: Split, validation: Split, *, frozen: 
               seed: int = 0, recompute_frozen: bool = False, **options) -> list[dict]:
     """Train a base `model` in place on another task, in three parts; return its curve, as `fit` does.
 
-    The initial part never changes and the images are not drawn anew, so its output for an image never changes either:
-    it is computed once, and the other parts are trained on it as on any other data set. `recompute_frozen` computes it
-    in every step, as is usual: same result up to rounding, more time. The curve's seconds begin with those of the
+    The initial part never changes and there is no augmentation, so its output for an image never changes either: it is
+    computed once, and the other parts are trained on it as on any other data set. `recompute_frozen` computes it in
+    every step, as is usual: same result up to rounding, more time. The curve's seconds begin with those of the
     training images' features; the validation images' serve evaluation alone and are not counted. `options` go to `fit`.
     Raises ValueError where the blocks cannot be divided like that, UserError as `fit` does.
     """

@@ -3,7 +3,7 @@
     initial, intermediate, final = divide(build_model(), frozen=1, reinit=2)
 
 The network is a small LeNet (LeCun et al. 1998: 5x5 convolutions with pooling, then fully connected layers), with batch
-normalisation, ReLU and max pooling. Pooling comes first: the rest sees a quarter of the values.
+normalisation and ReLU. Pooling comes before these two: they see a quarter of the values.
 """
 
 from collections import OrderedDict
@@ -43,14 +43,14 @@ def divide(model: nn.Sequential, frozen: int, reinit: int) -> tuple[nn.Sequentia
     The slices share their weights with `model`; any of them may be empty. Raises ValueError where they would overlap
     or leave nothing to train.
     """
-    if frozen + reinit > len(model) or frozen == len(model):
+    if min(frozen, reinit) < 0 or frozen + reinit > len(model) or frozen == len(model):
         raise ValueError(f"{len(model)} blocks cannot be divided into {frozen} frozen and {reinit} reinitialised ones: "
                          f"at most {len(model) - 1} frozen, and both together at most {len(model)}")
     return model[:frozen], model[frozen : len(model) - reinit], model[len(model) - reinit :]
 
 
 def reinitialise(part: nn.Module) -> None:
-    """Draw every parameter again and reset every buffer, as if training had just begun."""
+    """Each module's own `reset_parameters`: parameters and buffers are as if training had just begun."""
     for module in part.modules():
         if hasattr(module, "reset_parameters"):
             module.reset_parameters()

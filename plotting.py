@@ -15,7 +15,7 @@ from training import BATCH_SIZE, LEARNING_RATE
 COLOURS = {"base": "#0072B2", "finetune": "#D55E00", "fresh": "#009E73"}  # Okabe & Ito: colour-blind safe
 LABELS = {"base": "base", "finetune": "fine-tuned", "fresh": "fresh"}
 WIDTH = 6.69  # inches: the text width of the report (A4 less 20 mm margins), so that points are as printed
-USUAL = {"batch_size": BATCH_SIZE, "learning_rate": LEARNING_RATE, "device": "cpu", "recompute_frozen": False}
+DEFAULTS = {"batch_size": BATCH_SIZE, "learning_rate": LEARNING_RATE, "device": "cpu", "recompute_frozen": False}
 
 # Matplotlib's default and our few settings: nothing of the reader's own matplotlibrc, and nothing set in the process.
 style = matplotlib.style.context(["default", {
@@ -106,7 +106,7 @@ def label_ends(figure: Figure, panels=None) -> None:
 
 def spell_settings(settings: dict) -> str:
     """The task, the seed and the length of a training, and every setting that is not the default."""
-    told = {name: value for name, value in settings.items() if USUAL.get(name) != value}
+    told = {name: value for name, value in settings.items() if DEFAULTS.get(name) != value}
     told["digits"] = spell_digits(settings["digits"])
     return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in told.items())
 

@@ -15,7 +15,7 @@ from torch import nn
 from data import Task, UserError
 from model import build_model
 from plotting import loss_figure, to_png
-from training import evaluate
+from training import evaluate, predict
 
 FILES = ("out", "data_dir", "base")  # flags that name files or folders: no settings of the training
 
@@ -29,13 +29,13 @@ def save_run(name: str, args: argparse.Namespace, task: Task, model: nn.Sequenti
     settings = {flag: value for flag, value in vars(args).items() if flag not in FILES}
     stream = io.BytesIO()
     torch.save({"settings": settings, "model": model.state_dict()}, stream)
-    test_accuracy = evaluate(model, task.test)[1]
+    errors, test_images = int((predict(model, task.test.images) != task.test.labels).sum()), len(task.test.labels)
     record = {
         "experiment": name, "settings": settings,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "images": {part: len(getattr(task, part).labels) for part in ("train", "validation", "test")},
-        "train_accuracy": evaluate(model, task.train)[1], "test_accuracy": test_accuracy,
-        "test_errors": round((1 - test_accuracy) * len(task.test.labels)), "training_seconds": curve[-1]["seconds"],
+        "train_accuracy": evaluate(model, task.train)[1], "test_accuracy": 1 - errors / test_images,
+        "test_errors": errors, "training_seconds": curve[-1]["seconds"],
         **({"base": base} if base else {}),
         "checkpoint": hashlib.sha256(stream.getvalue()).hexdigest(), "environment": environment(args.device),
         "curve": curve,
@@ -43,9 +43,8 @@ def save_run(name: str, args: argparse.Namespace, task: Task, model: nn.Sequenti
     save({args.out / "checkpoints" / f"{name}.pt": stream.getvalue(),
           args.out / "plots" / f"{name}_loss.png": to_png(loss_figure({name: record})),
           args.out / "results" / f"{name}.json": to_json(record)})
-    print(f"training accuracy {record['train_accuracy']:.2%}, test accuracy {test_accuracy:.2%} "
-          f"({record['test_errors']} errors in {record['images']['test']:,} images) after "
-          f"{record['training_seconds']:.2f} s of training\n"
+    print(f"training accuracy {record['train_accuracy']:.2%}, test accuracy {record['test_accuracy']:.2%} ({errors} "
+          f"errors in {test_images:,} images) after {record['training_seconds']:.2f} s of training\n"
           f"saved results/{name}.json, plots/{name}_loss.png and checkpoints/{name}.pt in {args.out.resolve()}")
 
 

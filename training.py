@@ -27,9 +27,9 @@ def fit(model: nn.Module, train: Split, validation: Split, *, epochs: int = EPOC
 
     The curve has a row before the first step and one after each epoch (`last_row_only`: only one, after the last):
     `epoch`, `seconds` (of training so far), and mean cross-entropy in nats and accuracy in [0, 1] in evaluation mode,
-    on `validation` and on a sample of `train` of the same size. `verbose` prints the rows. `seed` orders the images;
-    each is seen once an epoch, in batches of nearly equal size, none smaller than `batch_size` unless there are too few
-    images: a last batch of one image could not be normalised.
+    on `validation` and on a sample of `train`, of the same size where there are as many. `verbose` prints the rows.
+    `seed` orders the images; each is seen once an epoch, in batches of nearly equal size, none smaller than
+    `batch_size` unless there are too few images: a last batch of one image could not be normalised.
     Raises UserError where there would be fewer than ten steps in all, and where a loss is no longer finite.
     """
     device = train.labels.device
@@ -42,8 +42,9 @@ def fit(model: nn.Module, train: Split, validation: Split, *, epochs: int = EPOC
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=epochs * batches,
                                                     cycle_momentum=False)
     generator = torch.Generator().manual_seed(seed)
-    every = max(1, len(train.labels) // len(validation.labels))
-    sample = Split(*(values[::every][: len(validation.labels)].clone() for values in train))
+    count = len(validation.labels)
+    every = max(1, len(train.labels) // count)
+    sample = Split(train.images[::every][:count].clone(), train.labels[::every][:count].clone())
     curve, seconds = [], 0.0
     for epoch in range(epochs + 1):
         if epoch > 0:  # row 0 is the model before the first step
@@ -62,13 +63,12 @@ def fit(model: nn.Module, train: Split, validation: Split, *, epochs: int = EPOC
         row["train_loss"], row["train_accuracy"] = evaluate(model, sample)
         row["validation_loss"], row["validation_accuracy"] = evaluate(model, validation)
         if not math.isfinite(row["train_loss"] + row["validation_loss"]):
-            raise UserError(f"training diverged in epoch {epoch}: give a lower --learning-rate than {learning_rate:g}; "
-                            "nothing was saved")
+            raise UserError(f"training diverged in epoch {epoch}: give a lower --learning-rate than {learning_rate:g}")
         curve.append(row)
         if verbose:
-            print(f"epoch {epoch}: loss {row['train_loss']:.4f} (validation {row['validation_loss']:.4f}), accuracy on "
-                  f"a sample {row['train_accuracy']:.2%} (validation {row['validation_accuracy']:.2%}), "
-                  f"{seconds:.2f} s", flush=True)
+            print(f"epoch {epoch}: loss {row['train_loss']:.4f}, accuracy {row['train_accuracy']:.2%} on a sample; "
+                  f"{row['validation_loss']:.4f}, {row['validation_accuracy']:.2%} on validation; {seconds:.2f} s",
+                  flush=True)
     return curve
 
 

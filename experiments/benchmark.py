@@ -38,8 +38,8 @@ def count(step: Callable) -> int:
 def count_operations(images: dict[str, int], epochs: int) -> dict:
     """Operations of a whole training in each of `WAYS`; `images`: how many training images each has.
 
-    `frozen_weight_gradient`: what of the difference between fresh and recompute is the frozen blocks' own gradient for
-    their weights, which takes as many as their forward pass. The rest is the next block's gradient for its input.
+    `frozen_weight_gradient`: what of the difference between fresh and recompute is the frozen block's gradient for its
+    weights, which takes as many as its forward pass. The rest is the next block's gradient for its input.
     """
     batch = torch.zeros(2, 1, 28, 28)  # two images: one alone could not be normalised
     model = build_model()
@@ -57,7 +57,7 @@ def count_operations(images: dict[str, int], epochs: int) -> dict:
 
 def time_first_block(task: Task) -> float:
     """The share of the first block's forward pass that its convolution takes, by time; measured in turns."""
-    block = build_model()[0].to(task.train.labels.device)
+    block = build_model()[0].eval().to(task.train.labels.device)  # as it runs where it is frozen
     batch = task.train.images[:BATCH_SIZE]
     seconds = [0.0, 0.0]
     with torch.no_grad():

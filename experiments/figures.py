@@ -5,7 +5,7 @@ import math
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from experiments.plan import BLOCKS, CUT
+from experiments.plan import BLOCKS, CUT, FEW
 from plotting import COLOURS, LABELS, WIDTH, draw_losses, label_ends, style
 
 ALL_LABELS = 5420  # per digit: 16,259 training images of three digits
@@ -37,7 +37,7 @@ def few_labels_figure(summary: dict) -> Figure:
     panels = figure.subplot_mosaic([["labels", "few"], ["labels", "few_shifted"]], width_ratios=(5, 4))
     _draw_labels(panels["labels"], summary)
     panels["few_shifted"].sharex(panels["few"])
-    for part, name in (("few", "ten labels"), ("few_shifted", "ten labels, shifted")):
+    for part, name in (("few", f"{FEW} labels"), ("few_shifted", f"{FEW} labels, shifted")):
         axes, rows = panels[part], summary["choices"][part]["by_choice"]
         gains = [100 * row["gain"] for row in rows]
         halves = range(math.floor(2 * min(gains)), math.ceil(2 * max(gains)) + 1)
@@ -74,7 +74,7 @@ def _draw_labels(axes, summary: dict) -> None:
     axes.minorticks_off()
     axes.set_xlabel("labelled images per digit of 7-9")
     axes.set_ylabel("test error (%)")
-    axes.set_title(f"Digits 7-9, {summary['seeds']} seeds, {summary['tuned']['seeds']} at ten labels")
+    axes.set_title(f"Digits 7-9, {summary['seeds']} seeds, {summary['tuned']['seeds']} at {FEW} labels")
 
 
 @style
@@ -82,8 +82,8 @@ def cuts_figure(summary: dict) -> Figure:
     """Heat maps over (frozen, reinit): gain over fresh with half its 95 % interval, all labels and few."""
     figure = Figure(figsize=(WIDTH, 2))
     blocks = len(BLOCKS)
-    darkest = 160 * max(abs(row["gain"]["mean"]) for row in summary["cuts"])  # points: numbers stay readable on colours
-    for axes, count in zip(figure.subplots(1, 2, sharey=True), (None, 10)):
+    largest = 100 * max(abs(row["gain"]["mean"]) for row in summary["cuts"])  # points
+    for axes, count in zip(figure.subplots(1, 2, sharey=True), (None, FEW)):
         grid = [[math.nan] * (blocks + 1) for _ in range(blocks)]
         for row in summary["cuts"]:
             if row["per_digit"] == count:
@@ -93,7 +93,8 @@ def cuts_figure(summary: dict) -> Figure:
                 axes.text(*place, text.replace("-", "\u2212"), ha="center", va="center", linespacing=0.95)
         axes.text(blocks, 0, "fresh", ha="center", va="center")
         axes.text(blocks + 0.45, blocks - 0.6, "gain (points)\n\u00b1 half its\n95 % interval", ha="right", va="top")
-        axes.imshow(grid, cmap="PuOr", vmin=-darkest, vmax=darkest, aspect="auto", origin="lower")
+        # Colours beyond the largest gain's would be so dark that no number on them could be read.
+        axes.imshow(grid, cmap="PuOr", vmin=-1.6 * largest, vmax=1.6 * largest, aspect="auto", origin="lower")
         axes.add_patch(Rectangle((CUT[1] - 0.5, CUT[0] - 0.5), 1, 1, fill=False, linewidth=1.5))
         axes.grid(False)
         axes.set_xticks(range(blocks + 1), ("none", BLOCKS[-1], *(f"from\n{name}" for name in BLOCKS[-2:0:-1]), "all"))

@@ -1,7 +1,7 @@
 """Which runs the study has. Nothing is trained here.
 
 A run is one model trained once: a dictionary of the settings that tell it from every other. Ten seeds with all labels;
-thirty with ten labels per digit, where results scatter more; every choice of three new digits once.
+thirty with ten labels per digit, where results scatter more; every choice of three new digits in three settings.
 """
 
 import json
@@ -19,20 +19,21 @@ with torch.device("meta"):  # the network's shape alone: no weights are drawn
     BLOCKS = [name for name, _ in build_model().named_children()]
 CUT = (FROZEN, REINIT)
 FRESH_CUT = (0, len(BLOCKS))  # nothing frozen, all blocks reinitialised
-CUTS = [(frozen, reinit) for frozen in range(len(BLOCKS)) for reinit in range(len(BLOCKS) + 1 - frozen)]
+CUTS = [(frozen, reinit) for frozen in range(len(BLOCKS)) for reinit in range(len(BLOCKS) + 1 - frozen)
+        if (frozen, reinit) != FRESH_CUT]
 EXERCISE = (7, 8, 9)  # the new digits of the exercise
 # Every choice of three new digits, in descending order, so that the exercise's own is number 0. Number n is trained
 # with the seed n: with one seed for all, the noise of that seed would be the same everywhere and would not average out.
 CHOICES = [tuple(sorted(new)) for new in combinations(range(9, -1, -1), 3)]
 CHOICES_AT = ((10, False), (10, True), (None, False))  # labels per digit, shifted
-REPEATED = 20  # every 20th choice is trained with three seeds: the noise within a choice
+REPEAT_EVERY = 20  # every 20th choice is trained with three seeds: the noise within a choice
 FEW = 10  # labels per digit where only one small number is tried
-FEW_SEEDS = 3  # times as many seeds there
-FEW_LABELS = ((5, False), (FEW, False), (100, False), (1000, False), (5, True), (FEW, True), (100, True))
-STEPS = 200  # of every run with few labels, in whole epochs
+MORE_SEEDS = 3  # times as many seeds there
+LABEL_COUNTS = ((5, False), (FEW, False), (100, False), (1000, False), (5, True), (FEW, True), (100, True))
+STEPS = 200  # with few labels, at least: training is in whole epochs
 SHIFT = 2  # pixels: shifted images are moved by up to two in each direction
 SHIFTS = (2 * SHIFT + 1) ** 2  # of each image
-TUNED = [(shifted, steps, rate) for shifted in (False, True) for steps in (STEPS, 4 * STEPS)
+TUNING_GRID = [(shifted, steps, rate) for shifted in (False, True) for steps in (STEPS, 4 * STEPS)
          for rate in (0.001, 0.002, 0.004, LEARNING_RATE)]
 RATES = (0.002, LEARNING_RATE, 0.032)  # with all labels
 RATE_SEEDS = 3
@@ -42,8 +43,8 @@ def setting(model: str, seed: int, *, new: tuple[int, ...] = EXERCISE, per_digit
             shifted: bool = False, cut: tuple[int, int] = CUT, rate: float = LEARNING_RATE, steps: int = STEPS) -> dict:
     """A run of `model`: base, fresh, finetune, or untrained (fine-tuned from a base that was never trained).
 
-    `per_digit`: labels per new digit (None: all). With few labels a step takes the same images with shifts and without:
-    all of them where these are few, otherwise batches of nearly BATCH_SIZE.
+    `per_digit`: labels per new digit (None: all). With few labels a step takes as many images with shifts as
+    without: all of the new digits' where these are at most BATCH_SIZE, otherwise an equal share of nearly as many.
     """
     frozen, reinit = cut if model in ("finetune", "untrained") else FRESH_CUT
     epochs, batch_size = EPOCHS, BATCH_SIZE
@@ -72,19 +73,19 @@ def plan(seeds: int, choices: int) -> list[dict]:
     runs = []
     for seed in range(seeds):
         runs += both(seed)
-        for count, shifted in FEW_LABELS:
+        for count, shifted in LABEL_COUNTS:
             runs += both(seed, per_digit=count, shifted=shifted)
-        runs += [setting("finetune", seed, cut=cut) for cut in CUTS if cut != FRESH_CUT]
+        runs += [setting("finetune", seed, cut=cut) for cut in CUTS]
     for seed in range(min(RATE_SEEDS, seeds)):
         for rate in RATES:
             runs += [setting("base", seed, rate=rate), *both(seed, rate=rate)]
-    for seed in range(FEW_SEEDS * seeds):
+    for seed in range(MORE_SEEDS * seeds):
         for shifted in (False, True):
             runs += both(seed, per_digit=FEW, shifted=shifted)
             runs.append(setting("untrained", seed, per_digit=FEW, shifted=shifted))  # the control
-        for shifted, steps, rate in TUNED:
+        for shifted, steps, rate in TUNING_GRID:
             runs += both(seed, per_digit=FEW, shifted=shifted, steps=steps, rate=rate)
-        runs += [setting("finetune", seed, per_digit=FEW, cut=cut) for cut in CUTS if cut != FRESH_CUT]
+        runs += [setting("finetune", seed, per_digit=FEW, cut=cut) for cut in CUTS]
     for new in spread(choices):
         for seed in choice_seeds(new):
             for count, shifted in CHOICES_AT:
@@ -101,5 +102,5 @@ def spread(choices: int) -> list[tuple[int, ...]]:
 def choice_seeds(new: tuple[int, ...]) -> list[int]:
     """The seeds of a choice; the exercise's own is repeated with the seeds of the other parts already."""
     number = CHOICES.index(new)
-    repeats = 3 if number % REPEATED == 0 and new != EXERCISE else 1
+    repeats = 3 if number % REPEAT_EVERY == 0 and new != EXERCISE else 1
     return [number + len(CHOICES) * repeat for repeat in range(repeats)]

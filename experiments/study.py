@@ -1,6 +1,6 @@
 """The runs behind the report's conclusions: many seeds, few labels, every cut, every choice of new digits.
 
-    python -m experiments.study                         # an hour and a half on 2 cores
+    python -m experiments.study                         # about two hours on 2 cores
     python -m experiments.study --choices 12 --seeds 3 --out small
 
 Each run of the plan is one line of results/study.jsonl, appended as soon as it is finished, and never trained again: a
@@ -13,6 +13,7 @@ import concurrent.futures
 import copy
 import json
 import multiprocessing
+import os
 import signal
 from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
@@ -23,7 +24,7 @@ from torch import nn
 from tqdm import tqdm
 
 import cli
-from data import MEAN, STD, Split, Task, load_splits, select_task
+from data import MEAN, STD, Split, Task, load_task
 from experiments.plan import CHOICES, EXERCISE, SHIFT, key, plan, setting
 from finetune import fine_tune
 from model import FRESH_SEED, build_model
@@ -94,32 +95,40 @@ def carry_out(run: dict, task: Task, base: nn.Sequential | None) -> tuple[nn.Seq
 def train_group(runs: list[dict], path: Path, device: str) -> None:
     """In a process of the study: train the base model that `runs` share, and each run's own model, and append them."""
     new = tuple(runs[0]["new"])
-    old = tuple(digit for digit in range(10) if digit not in new)
-    old_task, new_task = select_task(_splits, old, device), select_task(_splits, new, device)
+    old_task = restrict(_mnist, tuple(digit for digit in range(10) if digit not in new))
+    new_task = restrict(_mnist, new)
     here = environment(device)
     where = {name: here[name] for name in ("torch", "device", "cpu", "threads")}
     base_run = setting("base", runs[0]["seed"], new=new)
     base, finished = carry_out(base_run, old_task, None)
-    for run in [base_run, *(run for run in runs if run != base_run)]:
+    if base_run in runs:
+        append(finished | where, path)
+    for run in runs:
         if run != base_run:
             _, finished = carry_out(run, old_task if run["model"] == "base" else new_task, base)
-        if run in runs:
             append(finished | where, path)
+
+
+def restrict(task: Task, digits: tuple[int, ...]) -> Task:
+    """The images of `digits` alone."""
+    wanted = [torch.isin(split.labels, torch.tensor(digits, device=split.labels.device)) for split in task[1:]]
+    return Task(digits, *(Split(split.images[part], split.labels[part]) for split, part in zip(task[1:], wanted)))
 
 
 def append(run: dict, path: Path) -> None:
     """One line in one write, under the lock of the counter that the processes share."""
     with _finished.get_lock(), path.open("ab", buffering=0) as file:
         file.write((json.dumps(run) + "\n").encode())
+        os.fsync(file.fileno())
         _finished.value += 1
 
 
-def begin(data_dir: Path, finished: Synchronized) -> None:
+def begin(data_dir: Path, device: str, finished: Synchronized) -> None:
     """In each process: MNIST, loaded once; one thread; Ctrl-C is for the process that started it."""
-    global _splits, _finished
-    _splits, _finished = load_splits(data_dir), finished
+    global _mnist, _finished
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
+    _mnist, _finished = load_task(data_dir, "0-9", device), finished
 
 
 def train_all(runs: list[dict], path: Path, jobs: int, data_dir: Path, device: str) -> None:
@@ -132,7 +141,7 @@ def train_all(runs: list[dict], path: Path, jobs: int, data_dir: Path, device: s
         groups.setdefault((*run["new"], run["seed"]), []).append(run)
     context = multiprocessing.get_context("spawn")
     finished = context.Value("i", 0)
-    executor = concurrent.futures.ProcessPoolExecutor(jobs, context, begin, (data_dir, finished))
+    executor = concurrent.futures.ProcessPoolExecutor(jobs, context, begin, (data_dir, device, finished))
     try:
         with tqdm(total=len(runs), desc="study", unit="run", disable=None) as bar:
             waiting = {executor.submit(train_group, group, path, device) for group in groups.values()}
@@ -151,7 +160,7 @@ def train_all(runs: list[dict], path: Path, jobs: int, data_dir: Path, device: s
 
 
 def read_runs(path: Path) -> list[dict]:
-    """The finished runs in `path`. What is no run, as a line that was cut short, is passed over, and counted aloud."""
+    """The finished runs in `path`. Other lines, as one that was cut short, are passed over: prints how many."""
     runs, others = [], 0
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
@@ -161,7 +170,7 @@ def read_runs(path: Path) -> list[dict]:
         except (ValueError, KeyError, TypeError):
             others += 1
     if others:
-        print(f"{others} lines of {path} are no runs and are passed over")
+        print(f"passed over {others} of the lines of {path}: no finished runs")
     return runs
 
 
@@ -174,7 +183,7 @@ def main():
     flags.add_argument("--jobs", type=cli.whole(1), default=torch.get_num_threads(), metavar="N",
                        help="processes of one thread each (default: %(default)s)")
     args = cli.parse(flags, ("results",))
-    load_splits(args.data_dir)  # an error in the data is found here, as one line
+    load_task(args.data_dir, "7-9")  # an error in the data is found here, as one line
     path = args.out / "results" / "study.jsonl"
     with path.open("ab+") as file:  # begins a new line where a kill left half of one
         file.seek(max(0, file.tell() - 1))

@@ -3,8 +3,8 @@
     python -m experiments.summary       # seconds: nothing is trained
 
 The summary is a function of that one file: of the seeds and choices of new digits that are complete in it, and it says
-how many these are. Accuracies and their differences are fractions in [0, 1]; differences are paired by seed. Every mean
-has the ends of its 95 % confidence interval, `low` and `high`.
+how many these are. Accuracies and their differences are fractions in [0, 1]; differences are paired by seed. Where a
+`mean` stands, `low` and `high` are the ends of its 95 % confidence interval.
 """
 
 import math
@@ -98,7 +98,7 @@ def summarise_models(outcomes: Outcomes, seeds) -> dict:
 def summarise_labels(outcomes: Outcomes, seeds, few_seeds) -> list[dict]:
     """Few labels at the default settings, images shifted or not; where both are, by how much shifts lower the gain."""
     rows = []
-    for count, shifted in plan.FEW_LABELS:
+    for count, shifted in plan.LABEL_COUNTS:
         settings, its_seeds = {"per_digit": count, "shifted": shifted}, few_seeds if count == plan.FEW else seeds
         rows.append({**settings, "seeds": len(its_seeds), **outcomes.compare(its_seeds, settings, settings)})
         if shifted:
@@ -125,10 +125,9 @@ def summarise_cuts(outcomes: Outcomes, seeds, few_seeds) -> list[dict]:
     for count, its_seeds in ((None, seeds), (plan.FEW, few_seeds)):
         default, fresh = (outcomes.correct(model, its_seeds, per_digit=count) for model in ("finetune", "fresh"))
         for cut in plan.CUTS:
-            if cut != plan.FRESH_CUT:
-                correct = outcomes.correct("finetune", its_seeds, per_digit=count, cut=cut)
-                rows.append({"per_digit": count, "frozen": cut[0], "reinit": cut[1], "gain": interval(correct - fresh),
-                             "minus_default": interval(correct - default)})
+            correct = outcomes.correct("finetune", its_seeds, per_digit=count, cut=cut)
+            rows.append({"per_digit": count, "frozen": cut[0], "reinit": cut[1], "gain": interval(correct - fresh),
+                         "minus_default": interval(correct - default)})
     return rows
 
 
@@ -136,7 +135,7 @@ def summarise_tuned(outcomes: Outcomes, seeds) -> dict:
     """Each model at the settings that are best for it by mean validation accuracy, compared on the test set."""
     tried = {"finetune": [], "fresh": []}
     for model, rows in tried.items():
-        for shifted, steps, rate in plan.TUNED:
+        for shifted, steps, rate in plan.TUNING_GRID:
             mean = outcomes.accuracy("validation", model, seeds, per_digit=plan.FEW, shifted=shifted, steps=steps,
                                      rate=rate).mean()
             rows.append({"shifted": shifted, "steps": steps, "rate": rate, "validation_accuracy": float(mean)})
@@ -192,7 +191,7 @@ def summarise(runs: list[dict]) -> dict:
     if number < plan.RATE_SEEDS or len(choices) < 2:
         raise UserError("the study is not far enough to be summarised: start experiments.study again; it goes on where "
                         "it was")
-    seeds, few_seeds = range(number), range(plan.FEW_SEEDS * number)
+    seeds, few_seeds = range(number), range(plan.MORE_SEEDS * number)
     machines = {(run["torch"], run["device"], run["cpu"], run["threads"]) for run in runs}
     return {
         "seeds": number, "number_of_choices": len(choices),

@@ -11,7 +11,7 @@ import pytest
 import torch
 from conftest import DATA, ROOT, read_json, snapshot, start
 
-from data import MEAN, STD, Split, load_splits
+from data import MEAN, STD, Split
 from experiments import benchmark, plan, study, summary
 from experiments.plan import key, setting
 
@@ -43,7 +43,7 @@ def written(tmp_path):
 def test_the_plan_has_every_cut_and_every_choice_and_no_run_twice():
     runs = plan.plan(10, 120)
     assert len({key(run) for run in runs}) == len(runs)
-    assert len(plan.CUTS) == 14 and {(run["frozen"], run["reinit"]) for run in runs} == set(plan.CUTS)
+    assert len(plan.CUTS) == 13 and {(run["frozen"], run["reinit"]) for run in runs} == {*plan.CUTS, (0, 4)}
     assert len({tuple(run["new"]) for run in runs}) == 120
     assert {run["seed"] for run in runs if run["per_digit"] == 10 and run["new"] == [7, 8, 9]} == set(range(30))
     assert all(plan.spread(number)[0] == (7, 8, 9) for number in (2, 12, 120))
@@ -53,7 +53,7 @@ def test_the_plan_has_every_cut_and_every_choice_and_no_run_twice():
 
 
 def test_a_step_with_few_labels_takes_the_same_images_with_shifts_and_without():
-    for count, shifted in plan.FEW_LABELS:
+    for count, shifted in plan.LABEL_COUNTS:
         run, images = setting("fresh", 0, per_digit=count, shifted=shifted), 3 * count
         assert run["batch_size"] == {15: 15, 30: 30, 300: 150, 3000: 130}[images]
         steps = run["epochs"] * (images * (25 if shifted else 1) // run["batch_size"])
@@ -99,7 +99,7 @@ def test_real_processes_train_groups_to_their_end(tmp_path):
         assert low < run["outcome"]["test_accuracy"] <= high
 
 
-def test_a_study_that_is_stopped_keeps_every_finished_run(tmp_path, monkeypatch):
+def test_a_study_that_is_stopped_keeps_every_finished_run(tmp_path, new_task, monkeypatch):
     path, runs, trained = tmp_path / "study.jsonl", [setting("base", 0), *plan.both(0)], []
 
     def carry_out(run, task, base):
@@ -109,7 +109,7 @@ def test_a_study_that_is_stopped_keeps_every_finished_run(tmp_path, monkeypatch)
         return None, finished(run)
 
     monkeypatch.setattr(study, "carry_out", carry_out)
-    monkeypatch.setattr(study, "_splits", load_splits(DATA), raising=False)  # what `begin` does in each process
+    monkeypatch.setattr(study, "_mnist", new_task, raising=False)  # what `begin` does in each process
     monkeypatch.setattr(study, "_finished", multiprocessing.Value("i", 0), raising=False)
     with pytest.raises(KeyboardInterrupt):
         study.train_group(runs, path, "cpu")
@@ -145,7 +145,7 @@ def test_a_smaller_study_beside_a_finished_one_changes_nothing_and_a_half_line_i
     assert asked == [0] and snapshot(written) == before
     path.write_bytes(path.read_bytes()[:-40])
     status, stdout, _ = run("experiments.study", "--seeds", 3, "--choices", 4, "--out", written)
-    assert status == 0 and asked == [0, 1] and "1 lines of" in stdout  # passed over, and said
+    assert status == 0 and asked == [0, 1] and "passed over 1 of" in stdout  # passed over, and said
     assert path.read_bytes().endswith(b"\n")  # the next line begins on a new one
 
 
