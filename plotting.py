@@ -8,7 +8,7 @@ import textwrap
 
 import matplotlib.style
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator
 
 from training import BATCH_SIZE, LEARNING_RATE
 
@@ -86,6 +86,7 @@ def draw_losses(axes, curve: list[dict], colour: str = COLOURS["base"]) -> None:
 
 def log_scale(axes) -> None:
     axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(numticks=8))  # every power of ten, if these are not too many
     axes.yaxis.set_major_formatter("{x:g}")  # not powers of ten: their exponents would print too small
 
 

@@ -60,9 +60,11 @@ def model_row(name, model, digits, way):
             f"{WAYS[way]['seconds']['median']:.1f} s |")
 
 
-def gain_row(labels, settings, row, digits):
-    return (f"| {labels} | {settings} | {percent(1 - row['fresh']['mean'], digits)} | "
-            f"{gain(row['gain'], digits).replace(' points', '')} | {percent(row['share_of_errors_removed'])} |")
+def gain_row(labels, digits, *rows):
+    """Images as they are, and shifted where that was tried."""
+    cells = [f"{gain(row['gain'], digits).replace(' points', '')} | {percent(row['share_of_errors_removed'])}"
+             for row in rows]
+    return f"| {labels} | {' | '.join(cells)} |"
 
 
 def loss(way, epoch, key="validation_loss"):
@@ -78,10 +80,9 @@ def fine_tunings():
 MODEL_TABLE = [model_row("base", "base", "0-6", "base"), model_row("fine-tuned", "finetune", "7-9", "once"),
                model_row("fresh", "fresh", "7-9", "fresh")]
 GAIN_TABLE = [
-    gain_row("all", "default", MODELS, 2),
-    *(gain_row(count, f"default{', shifted' if shifted else ''}", LABELS[count, shifted], 2 if count > 10 else 1)
-      for count, shifted in ((1000, False), (100, False), (100, True), (10, False), (10, True), (5, False), (5, True))),
-    gain_row("10", "each its best, not shifted", BEST_UNSHIFTED, 1), gain_row("10", "each its best", BEST, 1),
+    f"{gain_row('all', 2, MODELS)} | |", f"{gain_row('1000', 2, LABELS[1000, False])} | |",
+    gain_row("100", 2, LABELS[100, False], LABELS[100, True]), gain_row("10", 1, LABELS[10, False], LABELS[10, True]),
+    gain_row("5", 1, LABELS[5, False], LABELS[5, True]), gain_row("10, each at its best", 1, BEST_UNSHIFTED, BEST),
 ]
 RATE_TABLE = [f"| {row['rate']} | " + " | ".join(percent(row[model]["mean"], 2) for model in NAMES) + " |"
               for row in SUMMARY["rates"]]
@@ -100,20 +101,17 @@ REPORT = [
     ("The base model recognises", f"to {loss('base', 5, 'train_loss')}"),
     ("The base model recognises", f"from {loss('base', 3)} to {loss('base', 5)}"),
     ("conv1 keeps the base's", f"recognises {accuracy(MODELS['finetune'])} of"),
-    ("conv1 keeps the base's", f"is {loss('once', 1)}, lower than the fresh model's {loss('fresh', 1)}"),
-    ("conv1 keeps the base's", f"{loss('once', 3)} after three epochs and {loss('once', 5)} after five"),
-    ("conv1 keeps the base's", f"falling to {loss('once', 5, 'train_loss')}"),
+    ("conv1 keeps the base's", f"is {loss('once', 1)}, the fresh model's {loss('fresh', 1)}"),
+    ("conv1 keeps the base's", f"from {loss('once', 3)} after three epochs to {loss('once', 5)}"),
+    ("conv1 keeps the base's", f"the training loss falls to {loss('once', 5, 'train_loss')}"),
     ("All four blocks start", f"recognises {accuracy(MODELS['fresh'])} of"),
-    ("All four blocks start", f"ends at {loss('fresh', 5)}"),
-    ("All four blocks start", f"its training loss ends at {loss('fresh', 5, 'train_loss')}"),
-    ("**All labels.**", f"{gain(ALL, 2)}, counting seeds alone: {percent(ALL['share_of_errors_removed'])}"),
+    ("All four blocks start", f"end at {loss('fresh', 5)} (validation) and {loss('fresh', 5, 'train_loss')} (training)"),
+    ("**All labels.**", f"{gain(ALL, 2)}, counting seeds alone: {percent(ALL['share_of_errors_removed'])} of"),
     ("**All labels.**", f"{ALL['better']} choices gain, {ALL['worse']} lose and {ALL['equal']} tie"),
-    ("**Ten labels.**", f"{percent(LABELS[10, False]['share_of_errors_removed'])} of the fresh model's errors"),
-    ("**Ten labels.**", f"next to nothing: {gain(BEST_UNSHIFTED['gain'])}"),
-    ("**Ten labels.**", f"lowers the gain by {gain(LABELS[10, True]['gain_lost_to_shifts'])}"),
-    ("**Ten labels.**", f"{gain(BEST['gain'])} remain"),
+    ("**Ten labels.**", f"lower the gain by {gain(LABELS[10, True]['gain_lost_to_shifts'])}"),
+    ("**Ten labels.**", f"is the {gain(BEST['gain'])} above"),
     ("**Is it what the base", f"gains {gain(UNTRAINED[False]['untrained_minus_fresh'])} on fresh"),
-    ("**Is it what the base", f"gains {gain(UNTRAINED[False]['finetune_minus_untrained'])} on that"),
+    ("**Is it what the base", f"gains {gain(UNTRAINED[False]['finetune_minus_untrained'])} on the"),
     ("**Is it what the base", f"with shifts {gain(UNTRAINED[True]['finetune_minus_untrained'])}"),
     ("**Other digits**", f"{FEW['better']} of the {SUMMARY['number_of_choices']} choices gain, {gain(FEW)}"),
     ("**Other digits**", f"{SHIFTED['better']} gain, {gain(SHIFTED)}"),
@@ -126,7 +124,7 @@ REPORT = [
     ("**Forwards.**", f"only {TIMES['convolution_of_first_block']['median']:.2f} of the time"),
     ("**What it means.**", f"After {REACHED['epoch']} of its epochs, in {REACHED['of_fresh']:.2f} of"),
     ("**What it means.**", f"takes {TIMES_FRESH['base']} times as long"),
-    ("**What it means.**", f"only after {fine_tunings()} fine-tunings"),
+    ("**What it means.**", f"after {fine_tunings()} fine-tunings"),
     ("**What it means.**", f"takes {TIMES_FRESH['recompute']} of the fresh model's time"),
 ]
 README = [*IN_SHORT, *MODEL_TABLE, *RATE_TABLE]
@@ -182,8 +180,6 @@ def test_what_is_said_of_the_losses_and_the_times_holds():
         assert all(row[key]["mean"] >= curve[-1][key]["mean"] for row in curve
                    for key in ("train_loss", "validation_loss"))  # lowest at the end
         assert curve[5]["train_loss"]["mean"] < curve[3]["train_loss"]["mean"] / 2
-    ends = {way: WAYS[way]["curve"][5]["validation_loss"] for way in WAYS}
-    assert ends["once"]["lowest"] <= ends["fresh"]["mean"] <= ends["once"]["highest"]
     assert WAYS["once"]["curve"][1]["validation_loss"]["highest"] < WAYS["fresh"]["curve"][1]["validation_loss"]["mean"]
     assert WAYS["once"]["to_fresh"]["highest"] < WAYS["recompute"]["to_fresh"]["lowest"] < 1
     assert FORWARD["of_fresh"]["lowest"] > FORWARD["predicted_of_fresh"]  # which they alone do not explain
