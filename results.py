@@ -43,8 +43,9 @@ def save_run(name: str, args: argparse.Namespace, task: Task, model: nn.Sequenti
     save({args.out / "checkpoints" / f"{name}.pt": stream.getvalue(),
           args.out / "plots" / f"{name}_loss.png": to_png(loss_figure({name: record})),
           args.out / "results" / f"{name}.json": to_json(record)})
+    features = f" ({curve[0]['seconds']:.2f} s of it for the features)" if curve[0]["seconds"] else ""
     print(f"training accuracy {record['train_accuracy']:.2%}, test accuracy {record['test_accuracy']:.2%} ({errors} "
-          f"errors in {test_images:,} images) after {record['training_seconds']:.2f} s of training\n"
+          f"errors in {test_images:,} images) after {record['training_seconds']:.2f} s of training{features}\n"
           f"saved results/{name}.json, plots/{name}_loss.png and checkpoints/{name}.pt in {args.out.resolve()}")
 
 

@@ -67,8 +67,8 @@ def fit(model: nn.Module, train: Split, validation: Split, *, epochs: int = EPOC
         curve.append(row)
         if verbose:
             print(f"epoch {epoch}: loss {row['train_loss']:.4f}, accuracy {row['train_accuracy']:.2%} on a sample; "
-                  f"{row['validation_loss']:.4f}, {row['validation_accuracy']:.2%} on validation; {seconds:.2f} s",
-                  flush=True)
+                  f"{row['validation_loss']:.4f}, {row['validation_accuracy']:.2%} on validation; {seconds:.2f} s "
+                  "of steps", flush=True)
     return curve
 
 

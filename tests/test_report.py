@@ -105,7 +105,7 @@ REPORT = [
     ("conv1 keeps the base's", f"from {loss('once', 3)} after three epochs to {loss('once', 5)}"),
     ("conv1 keeps the base's", f"the training loss falls to {loss('once', 5, 'train_loss')}"),
     ("All four blocks start", f"recognises {accuracy(MODELS['fresh'])} of"),
-    ("All four blocks start", f"end at {loss('fresh', 5)} (validation) and {loss('fresh', 5, 'train_loss')} (training)"),
+    ("All four blocks start", f"end at {loss('fresh', 5)} (validation) and {loss('fresh', 5, 'train_loss')} (train"),
     ("**All labels.**", f"{gain(ALL, 2)}, counting seeds alone: {percent(ALL['share_of_errors_removed'])} of"),
     ("**All labels.**", f"{ALL['better']} choices gain, {ALL['worse']} lose and {ALL['equal']} tie"),
     ("**Ten labels.**", f"lower the gain by {gain(LABELS[10, True]['gain_lost_to_shifts'])}"),

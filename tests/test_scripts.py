@@ -12,9 +12,8 @@ from pathlib import Path
 import matplotlib
 import pytest
 import torch
-from conftest import ROOT, SCRIPTS, equal_states, read_json, run_script, snapshot, start
+from conftest import ROOT, SCRIPTS, read_json, run_script, snapshot, start
 
-import cli
 import data
 from compare import not_alike, read_results
 from plotting import comparison_figure, loss_figure, to_png
@@ -179,13 +178,6 @@ def test_other_digits_other_cuts_and_the_usual_way_of_freezing(run, tmp_path):
     assert found["settings"]["recompute_frozen"] and found["curve"][0]["seconds"] == 0
 
 
-def test_outputs_and_data_are_the_projects_folder_by_default(monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    args = cli.training_parser("", digits="7-9").parse_args([])
-    assert (args.out, args.data_dir) == (ROOT, ROOT / "data")
-    assert cli.training_parser("", digits="7-9").parse_args(["--out", "here"]).out == Path("here")  # the user's folder
-
-
 # Mistakes: one line, exit status 2, nothing overwritten
 
 
@@ -197,12 +189,10 @@ def refuse(run, out, script, *flags):
     return stderr
 
 
-@pytest.mark.parametrize("flag, value", [("--digits", "6-0"), ("--epochs", "0"), ("--batch-size", "1"),
-                                         ("--seed", "-1"), ("--learning-rate", "nan"), ("--device", "mps")])
-def test_a_wrong_flag_is_argparses_error(run, out, flag, value):
-    before = snapshot(out)
-    status, stdout, stderr = run("train_base", "--out", out, flag, value)
-    assert status == 2 and stdout == "" and f"error: argument {flag}" in stderr and snapshot(out) == before
+@pytest.mark.parametrize("flag, value", [("--digits", "6-0"), ("--epochs", "0"), ("--learning-rate", "nan")])
+def test_a_wrong_flag_is_argparses_error(run, tmp_path, flag, value):
+    status, stdout, stderr = run("train_base", "--out", tmp_path, flag, value)
+    assert status == 2 and stdout == "" and f"error: argument {flag}" in stderr and not list(tmp_path.iterdir())
 
 
 def test_what_cannot_be_trained_is_named_and_saves_nothing(run, out):
@@ -246,8 +236,6 @@ def test_a_base_that_is_none_is_named_and_never_executed(run, out, tmp_path, mon
     assert not (tmp_path / "executed").exists()
     torch.load(path, weights_only=False)
     assert (tmp_path / "executed").exists()  # it would have been
-    model, _ = load_checkpoint(out / "checkpoints" / "base.pt")
-    assert equal_states(model.state_dict(), torch.load(out / "checkpoints" / "base.pt", weights_only=True)["model"])
 
 
 # The process
@@ -284,10 +272,3 @@ for name in {modules!r}:
 """
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=100)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-
-
-@pytest.mark.parametrize("script", [*SCRIPTS.values(), "compare", "experiments.study", "experiments.summary",
-                                    "experiments.benchmark"])
-def test_help_shows_what_the_script_does_and_its_flags(run, script):
-    status, stdout, _ = run(script, "--help")
-    assert status == 0 and "--out DIR" in stdout and f"python {'-m ' if '.' in script else ''}{script}" in stdout
