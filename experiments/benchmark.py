@@ -92,10 +92,12 @@ def summarise(curves: dict[str, list[list[dict]]], operations: dict[str, int]) -
     ways = {way: {"seconds": median_and_range(seconds[way]), "curve": summarise_curve(curves[way]),
                   "to_fresh": median_and_range([time / other for time, other in zip(seconds[way], fresh)]),
                   "predicted_to_fresh": operations[way] / operations["fresh"]} for way in WAYS}
-    saved = {name: {"of_fresh": median_and_range([(a - b) / other for a, b, other in zip(
-                        seconds[before], seconds[after], fresh)]),
-                    "predicted_of_fresh": (operations[before] - operations[after]) / operations["fresh"]}
-             for name, before, after in (("backward", "fresh", "recompute"), ("forward", "recompute", "once"))}
+    saved = {}
+    for name, before, after in (("backward", "fresh", "recompute"), ("forward", "recompute", "once")):
+        shares = [(longer - shorter) / other
+                  for longer, shorter, other in zip(seconds[before], seconds[after], fresh)]
+        saved[name] = {"of_fresh": median_and_range(shares),
+                       "predicted_of_fresh": (operations[before] - operations[after]) / operations["fresh"]}
     saved["backward"]["predicted_for_frozen_weights"] = operations["frozen_weight_gradient"] / operations["fresh"]
     target = ways["fresh"]["curve"][-1]
     reached = next((row for row in ways["once"]["curve"]

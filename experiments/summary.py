@@ -133,19 +133,20 @@ def summarise_cuts(outcomes: Outcomes, seeds, few_seeds) -> list[dict]:
 
 def summarise_tuned(outcomes: Outcomes, seeds) -> dict:
     """Each model at the settings that are best for it by mean validation accuracy, compared on the test set."""
-    tried = {"finetune": [], "fresh": []}
-    for model, rows in tried.items():
+    def best(model: str, allowed: tuple[bool, ...]) -> dict:
+        tried = []
         for shifted, steps, rate in plan.TUNING_GRID:
-            mean = outcomes.accuracy("validation", model, seeds, per_digit=plan.FEW, shifted=shifted, steps=steps,
-                                     rate=rate).mean()
-            rows.append({"shifted": shifted, "steps": steps, "rate": rate, "validation_accuracy": float(mean)})
+            if shifted in allowed:
+                settings = {"shifted": shifted, "steps": steps, "rate": rate}
+                accuracies = outcomes.accuracy("validation", model, seeds, per_digit=plan.FEW, **settings)
+                tried.append((accuracies.mean(), settings))
+        return max(tried, key=lambda pair: pair[0])[1]
+
     result = {"seeds": len(seeds)}
     for name, allowed in (("best", (False, True)), ("best_unshifted", (False,))):
-        best = {model: max((row for row in rows if row["shifted"] in allowed),
-                           key=lambda row: row["validation_accuracy"]) for model, rows in tried.items()}
-        settings = [{"per_digit": plan.FEW, "shifted": row["shifted"], "steps": row["steps"], "rate": row["rate"]}
-                    for row in best.values()]
-        result[name] = {"settings": best, **outcomes.compare(seeds, *settings)}
+        settings = {model: best(model, allowed) for model in ("finetune", "fresh")}
+        result[name] = {"settings": settings, **outcomes.compare(
+            seeds, *({"per_digit": plan.FEW} | each for each in settings.values()))}
     return result
 
 
@@ -192,10 +193,11 @@ def summarise(runs: list[dict]) -> dict:
         raise UserError("the study is not far enough to be summarised: start experiments.study again; it goes on where "
                         "it was")
     seeds, few_seeds = range(number), range(plan.MORE_SEEDS * number)
-    machines = {(run["torch"], run["device"], run["cpu"], run["threads"]) for run in runs}
+    machine_keys = ("torch", "device", "cpu", "threads")
+    machines = sorted({tuple(run[name] for name in machine_keys) for run in runs})
     return {
         "seeds": number, "number_of_choices": len(choices),
-        "machines": [dict(zip(("torch", "device", "cpu", "threads"), machine)) for machine in sorted(machines)],
+        "machines": [dict(zip(machine_keys, machine)) for machine in machines],
         "models": summarise_models(outcomes, seeds), "labels": summarise_labels(outcomes, seeds, few_seeds),
         "untrained": summarise_untrained(outcomes, few_seeds), "cuts": summarise_cuts(outcomes, seeds, few_seeds),
         "tuned": summarise_tuned(outcomes, few_seeds),
