@@ -54,7 +54,8 @@ def training_parser(description: str, digits: str) -> argparse.ArgumentParser:
 def parse(flags: argparse.ArgumentParser, writes=("plots", "results", "checkpoints")) -> argparse.Namespace:
     """The command line's values. Makes the folders `writes` below --out; UserError where they cannot be written."""
     args = flags.parse_args()
-    for folder in (args.out / name for name in writes):
+    for name in writes:
+        folder = args.out / name
         try:
             folder.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=folder).close()

@@ -73,10 +73,10 @@ def main():
     print(table(results))
     for name, result in results.items():
         print(f"{LABELS[name]}: {spell_settings(result['settings'])}")
-    ratio = finetune["training_seconds"] / fresh["training_seconds"]
-    features = finetune["curve"][0]["seconds"] / fresh["training_seconds"]
-    print(f"training time: fine-tuned takes {ratio:.2f} of fresh, {ratio - features:.2f} for its steps and "
-          f"{features:.2f} for the features\n(finetune.py --recompute-frozen computes them in each step instead)")
+    print(f"training time: fine-tuned takes {finetune['training_seconds'] / fresh['training_seconds']:.2f} of fresh")
+    if features := finetune["curve"][0]["seconds"]:
+        print(f"of this {features / fresh['training_seconds']:.2f} for the frozen blocks' features, computed once; "
+              "finetune.py --recompute-frozen computes them in each step")
     for difference in differences:
         print(f"not alike: {difference}")
     print(f"saved plots/comparison.png and plots/loss_curves.png in {args.out.resolve()}")

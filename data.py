@@ -81,7 +81,8 @@ def split_validation(split: Split) -> tuple[Split, Split]:
     for digit in range(10):
         images = (split.labels == digit).nonzero().squeeze(1)
         generator = torch.Generator().manual_seed(VALIDATION_SEED + digit)  # one for each digit
-        validation[images[torch.randperm(len(images), generator=generator)[: round(len(images) / 10)]]] = True
+        drawn = torch.randperm(len(images), generator=generator)[: round(len(images) / 10)]
+        validation[images[drawn]] = True
     return tuple(Split(split.images[part], split.labels[part]) for part in (~validation, validation))
 
 
@@ -94,8 +95,8 @@ def select_digits(split: Split, digits: tuple[int, ...], device: str | torch.dev
 
 def parse_digits(spec: str | Iterable[int]) -> tuple[int, ...]:
     """'0-6', '1,4,5,9' or (1, 4, 5, 9) -> the digits in ascending order. Raises ValueError for anything else."""
-    digits = []
-    for part in (spec if isinstance(spec, str) else ",".join(map(str, spec))).split(","):
+    digits, text = [], spec if isinstance(spec, str) else ",".join(map(str, spec))
+    for part in text.split(","):
         match = re.fullmatch(r"\s*([0-9])(?:-([0-9]))?\s*", part)
         if not match or int(match[2] or match[1]) < int(match[1]):
             raise ValueError(f"{part!r} is neither a digit nor a range of digits: write 0-6 or 1,4,5,9")

@@ -106,8 +106,8 @@ def label_ends(figure: Figure, panels=None) -> None:
 
 
 def spell_settings(settings: dict) -> str:
-    """The task, the seed and the length of a training, and every setting that is not the default."""
-    told = {name: value for name, value in settings.items() if DEFAULTS.get(name) != value}
+    """Digits, seed, epochs and cut of a training, and every other setting that is not the default."""
+    told = {name: value for name, value in settings.items() if name not in DEFAULTS or DEFAULTS[name] != value}
     told["digits"] = spell_digits(settings["digits"])
     return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in told.items())
 

@@ -29,17 +29,19 @@ def save_run(name: str, args: argparse.Namespace, task: Task, model: nn.Sequenti
     settings = {flag: value for flag, value in vars(args).items() if flag not in FILES}
     stream = io.BytesIO()
     torch.save({"settings": settings, "model": model.state_dict()}, stream)
-    errors, test_images = int((predict(model, task.test.images) != task.test.labels).sum()), len(task.test.labels)
+    errors = int((predict(model, task.test.images) != task.test.labels).sum())
+    test_images = len(task.test.labels)
     record = {
         "experiment": name, "settings": settings,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "images": {part: len(getattr(task, part).labels) for part in ("train", "validation", "test")},
         "train_accuracy": evaluate(model, task.train)[1], "test_accuracy": 1 - errors / test_images,
         "test_errors": errors, "training_seconds": curve[-1]["seconds"],
-        **({"base": base} if base else {}),
         "checkpoint": hashlib.sha256(stream.getvalue()).hexdigest(), "environment": environment(args.device),
         "curve": curve,
     }
+    if base:
+        record["base"] = base
     save({args.out / "checkpoints" / f"{name}.pt": stream.getvalue(),
           args.out / "plots" / f"{name}_loss.png": to_png(loss_figure({name: record})),
           args.out / "results" / f"{name}.json": to_json(record)})
@@ -87,10 +89,8 @@ def load_checkpoint(path: str | Path) -> tuple[nn.Sequential, dict]:
         model = build_model()
         model.load_state_dict(checkpoint["model"])
         return model, {**checkpoint["settings"], "checkpoint": hashlib.sha256(contents).hexdigest()}
-    except Exception as error:  # a file of any kind: torch raises nearly everything
-        reason = str(error).split("\n")[0].split(". ")[0]  # without torch's advice to load what may be executed
-        raise UserError(f"{path} is not a checkpoint of this network ({type(error).__name__}: {reason}): "
-                        f"{fix}") from None
+    except Exception:  # a file of any kind: torch raises nearly everything, and advises to load what may be executed
+        raise UserError(f"{path} is not a checkpoint of this network: {fix}") from None
 
 
 def environment(device: str) -> dict:

@@ -82,7 +82,7 @@ def _warm_up(model: nn.Module, train: Split, batches: int) -> None:
         optimizer.step()
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def extract_features(part: nn.Module, images: torch.Tensor) -> torch.Tensor:
     """The output of `part` in evaluation mode for every image: float32 [N, 1, 28, 28] -> float32 [N, ...]."""
     part.eval()

@@ -76,10 +76,14 @@ def median_and_range(values: list[float]) -> dict:
 
 def summarise_curve(curves: list[list[dict]]) -> list[dict]:
     """Mean and range over the rounds of each column, epoch by epoch."""
-    return [{"epoch": rows[0]["epoch"],
-             **{name: {"mean": statistics.fmean(row[name] for row in rows), "lowest": min(row[name] for row in rows),
-                       "highest": max(row[name] for row in rows)} for name in rows[0] if name != "epoch"}}
-            for rows in zip(*curves)]
+    rows = []
+    for of_epoch in zip(*curves):
+        row = {"epoch": of_epoch[0]["epoch"]}
+        for name in ("seconds", "train_loss", "validation_loss", "train_accuracy", "validation_accuracy"):
+            values = [each[name] for each in of_epoch]
+            row[name] = {"mean": statistics.fmean(values), "lowest": min(values), "highest": max(values)}
+        rows.append(row)
+    return rows
 
 
 def summarise(curves: dict[str, list[list[dict]]], operations: dict[str, int]) -> dict:

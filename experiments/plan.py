@@ -57,6 +57,7 @@ def setting(model: str, seed: int, *, new: tuple[int, ...] = EXERCISE, per_digit
 
 
 SETTINGS = tuple(setting("base", 0))
+MACHINE = ("torch", "device", "cpu", "threads")  # where a run was made: that tells no run from another
 
 
 def key(run: dict) -> str:
@@ -90,7 +91,8 @@ def plan(seeds: int, choices: int) -> list[dict]:
         for seed in choice_seeds(new):
             for count, shifted in CHOICES_AT:
                 runs += both(seed, new=new, per_digit=count, shifted=shifted)
-    runs += [setting("base", run["seed"], new=tuple(run["new"])) for run in runs]  # what they start from
+    bases = [setting("base", run["seed"], new=tuple(run["new"])) for run in runs]  # what they start from
+    runs += bases
     return list({key(run): run for run in runs}.values())
 
 

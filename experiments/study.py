@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 import cli
 from data import MEAN, STD, Split, Task, load_task
-from experiments.plan import CHOICES, EXERCISE, SHIFT, key, plan, setting
+from experiments.plan import CHOICES, EXERCISE, MACHINE, SETTINGS, SHIFT, SHIFTS, key, plan, setting
 from finetune import fine_tune
 from model import FRESH_SEED, build_model
 from results import environment
@@ -70,7 +70,7 @@ def shift_images(split: Split) -> Split:
     height, width = split.images.shape[2:]
     places = range(2 * SHIFT + 1)
     images = torch.cat([padded[:, :, top : top + height, left : left + width] for top in places for left in places])
-    return Split(images, split.labels.repeat(len(places) ** 2))
+    return Split(images, split.labels.repeat(SHIFTS))
 
 
 def carry_out(run: dict, task: Task, base: nn.Sequential | None) -> tuple[nn.Sequential, dict]:
@@ -98,7 +98,7 @@ def train_group(runs: list[dict], path: Path, device: str) -> None:
     old_task = restrict(_mnist, tuple(digit for digit in range(10) if digit not in new))
     new_task = restrict(_mnist, new)
     here = environment(device)
-    where = {name: here[name] for name in ("torch", "device", "cpu", "threads")}
+    where = {name: here[name] for name in MACHINE}
     base_run = setting("base", runs[0]["seed"], new=new)
     base, finished = carry_out(base_run, old_task, None)
     if base_run in runs:
@@ -165,9 +165,11 @@ def read_runs(path: Path) -> list[dict]:
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             run = json.loads(line)
-            key(run), run["outcome"]["test_accuracy"]
+        except ValueError:
+            run = None
+        if isinstance(run, dict) and {*SETTINGS, "outcome", *MACHINE} <= run.keys():
             runs.append(run)
-        except (ValueError, KeyError, TypeError):
+        else:
             others += 1
     if others:
         print(f"passed over {others} of the lines of {path}: no finished runs")

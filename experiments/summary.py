@@ -192,11 +192,10 @@ def summarise(runs: list[dict]) -> dict:
         raise UserError("the study is not far enough to be summarised: start experiments.study again; it goes on where "
                         "it was")
     seeds, few_seeds = range(number), range(plan.MORE_SEEDS * number)
-    machine_keys = ("torch", "device", "cpu", "threads")
-    machines = sorted({tuple(run[name] for name in machine_keys) for run in runs})
+    machines = sorted({tuple(run[name] for name in plan.MACHINE) for run in runs})
     return {
         "seeds": number, "number_of_choices": len(choices),
-        "machines": [dict(zip(machine_keys, machine)) for machine in machines],
+        "machines": [dict(zip(plan.MACHINE, machine)) for machine in machines],
         "models": summarise_models(outcomes, seeds), "labels": summarise_labels(outcomes, seeds, few_seeds),
         "untrained": summarise_untrained(outcomes, few_seeds), "cuts": summarise_cuts(outcomes, seeds, few_seeds),
         "tuned": summarise_tuned(outcomes, few_seeds),

@@ -86,11 +86,6 @@ def test_the_validation_set_is_a_tenth_of_every_digit_and_always_the_same(mnist)
     assert share.min() > 0.0999 and share.max() < 0.1001
 
 
-def test_no_test_image_is_a_training_image(old_task):
-    images = [{image.numpy().tobytes() for image in split.images} for split in old_task[1:]]
-    assert not images[0] & images[1] and not images[0] & images[2] and not images[1] & images[2]
-
-
 def test_images_are_normalised_by_the_training_set(mnist):
     pixels = mnist[0].images.float() / 255
     assert (pixels.mean().item(), pixels.std().item()) == pytest.approx((MEAN, STD), abs=5e-5)

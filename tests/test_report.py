@@ -221,4 +221,4 @@ def test_two_runs_of_the_study_give_the_same_again():
         if all(line[name] == here[name] for name in ("torch", "cpu", "threads")):
             assert found["outcome"] == line["outcome"]
         else:
-            assert found["outcome"]["test_accuracy"] == pytest.approx(line["outcome"]["test_accuracy"], abs=0.02)
+            assert found["outcome"]["test_accuracy"] == pytest.approx(line["outcome"]["test_accuracy"], abs=0.06)

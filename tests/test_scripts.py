@@ -97,7 +97,8 @@ def test_the_same_seed_gives_the_same_results_and_checkpoints_and_another_does_n
         for each in (first, again):
             del each["training_seconds"]
             each["curve"] = [{key: value for key, value in row.items() if key != "seconds"} for row in each["curve"]]
-        assert first == again and first["checkpoint"] != other["checkpoint"]
+        assert first == again  # the checkpoints' SHA-256 too
+        assert all(mine["train_loss"] != others["train_loss"] for mine, others in zip(first["curve"], other["curve"]))
 
 
 # Like with like
@@ -113,7 +114,7 @@ def test_compare_prints_results_settings_and_times_and_finds_nothing_unlike(run,
                            f"{found['test_errors']} of {found['images']['test']:,}",
                            f"{found['training_seconds']:.1f} s"]
     seconds = [results[name]["training_seconds"] for name in ("finetune", "fresh")]
-    assert f"takes {seconds[0] / seconds[1]:.2f} of fresh, " in stdout and "batch size 32" in stdout
+    assert f"takes {seconds[0] / seconds[1]:.2f} of fresh\n" in stdout and "batch size 32" in stdout
     (out / "results" / "base.json").unlink()
     assert "| base |" not in run("compare", "--out", out)[1]
 
@@ -170,12 +171,18 @@ def test_figures_owe_nothing_to_the_readers_matplotlibrc(finished):
 # Flags
 
 
-def test_other_digits_other_cuts_and_the_usual_way_of_freezing(run, tmp_path):
-    assert run("train_base", "--digits", "1,3,5,7,9", "--epochs", 1, "--out", tmp_path)[0] == 0
-    for flags in (("--frozen", 2, "--reinit", 1), ("--frozen", 0, "--reinit", 4), ("--recompute-frozen",)):
-        assert run("finetune", "--digits", "0,2-2,4,6,8", "--epochs", 2, "--out", tmp_path, *flags)[0] == 0
+def test_a_base_from_elsewhere_other_cuts_and_the_usual_way_of_freezing(run, finished, tmp_path):
+    path = finished / "checkpoints" / "base.pt"
+    before = load_checkpoint(path)[0].state_dict()
+    for flags, kept in ((("--frozen", 2, "--reinit", 1), ("conv1.", "conv2.")), (("--frozen", 0, "--reinit", 4), ()),
+                        (("--recompute-frozen", "--digits", "7,9"), ("conv1.",))):
+        assert run("finetune", "--base", path, "--batch-size", 32, "--out", tmp_path, *flags)[0] == 0
+        model, _ = load_checkpoint(tmp_path / "checkpoints" / "finetune.pt")
+        assert [name for name, value in model.state_dict().items() if torch.equal(value, before[name])] == [
+            name for name in before if name.startswith(kept)]
     found = read_json(tmp_path / "results" / "finetune.json")
-    assert found["settings"]["recompute_frozen"] and found["curve"][0]["seconds"] == 0
+    assert found["base"]["checkpoint"] == read_json(finished / "results" / "base.json")["checkpoint"]
+    assert found["settings"]["digits"] == [7, 9] and found["curve"][0]["seconds"] == 0
 
 
 # Mistakes: one line, exit status 2, nothing overwritten
