@@ -34,7 +34,7 @@ STEPS = 200  # with few labels, at least: training is in whole epochs
 SHIFT = 2  # pixels: shifted images are moved by up to two in each direction
 SHIFTS = (2 * SHIFT + 1) ** 2  # of each image
 TUNING_GRID = [(shifted, steps, rate) for shifted in (False, True) for steps in (STEPS, 4 * STEPS)
-         for rate in (0.001, 0.002, 0.004, LEARNING_RATE)]
+               for rate in (0.001, 0.002, 0.004, LEARNING_RATE)]
 RATES = (0.002, LEARNING_RATE, 0.032)  # with all labels
 RATE_SEEDS = 3
 
@@ -43,8 +43,8 @@ def setting(model: str, seed: int, *, new: tuple[int, ...] = EXERCISE, per_digit
             shifted: bool = False, cut: tuple[int, int] = CUT, rate: float = LEARNING_RATE, steps: int = STEPS) -> dict:
     """A run of `model`: base, fresh, finetune, or untrained (fine-tuned from a base that was never trained).
 
-    `per_digit`: labels per new digit (None: all). With few labels a step takes as many images with shifts as
-    without: all of the new digits' where these are at most BATCH_SIZE, otherwise an equal share of nearly as many.
+    `per_digit`: labels per new digit (None: all). With few labels a step takes as many images with shifts as without:
+    all of them, or an equal share of at least BATCH_SIZE.
     """
     frozen, reinit = cut if model in ("finetune", "untrained") else FRESH_CUT
     epochs, batch_size = EPOCHS, BATCH_SIZE
