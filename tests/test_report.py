@@ -189,7 +189,8 @@ def test_what_is_said_of_the_losses_and_the_times_holds():
                    for key in ("train_loss", "validation_loss"))  # lowest at the end
         assert curve[5]["train_loss"]["mean"] < curve[3]["train_loss"]["mean"] / 2
     assert WAYS["once"]["curve"][1]["validation_loss"]["highest"] < WAYS["fresh"]["curve"][1]["validation_loss"]["mean"]
-    assert WAYS["once"]["to_fresh"]["highest"] < WAYS["recompute"]["to_fresh"]["lowest"] < 1
+    assert WAYS["once"]["to_fresh"]["highest"] < 1 and WAYS["recompute"]["to_fresh"]["highest"] < 1
+    assert BACKWARD["of_fresh"]["lowest"] > 0 and FORWARD["of_fresh"]["lowest"] > 0  # in every round
     for part in (BACKWARD, FORWARD):  # operations explain it as far as the rounds can tell
         assert part["of_fresh"]["lowest"] <= part["predicted_of_fresh"] <= part["of_fresh"]["highest"]
     assert TIMES["fresh_accuracy_reached"]["epoch"] == 5  # with its last epoch
