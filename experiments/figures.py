@@ -14,7 +14,7 @@ ALL_LABELS = 5420  # per digit: 16,259 training images of three digits
 @style
 def losses_figure(results: dict) -> Figure:
     """Training and validation loss of the three models over epochs: mean and range of the benchmark's rounds."""
-    figure = Figure(figsize=(WIDTH, 1.45))
+    figure = Figure(figsize=(WIDTH, 1.4))
     ways = {"base": "base", "finetune": "once", "fresh": "fresh"}
     losses = ("train_loss", "validation_loss")
     for axes, (name, way) in zip(figure.subplots(1, 3, sharey=True), ways.items()):
@@ -33,7 +33,7 @@ def losses_figure(results: dict) -> Figure:
 @style
 def few_labels_figure(summary: dict) -> Figure:
     """Left: test error over the number of labels per digit. Right: how many choices of new digits gain how much."""
-    figure = Figure(figsize=(WIDTH, 1.95))
+    figure = Figure(figsize=(WIDTH, 1.9))
     panels = figure.subplot_mosaic([["labels", "few"], ["labels", "few_shifted"]], width_ratios=(5, 4))
     _draw_labels(panels["labels"], summary)
     panels["few_shifted"].sharex(panels["few"])

@@ -18,7 +18,7 @@ STYLE = r"""
 #set page("a4", margin: (x: 20mm, y: 15mm), numbering: "1 / 1")
 #set text(10pt, font: "Libertinus Serif", lang: "en", region: "gb")
 #set par(justify: true, leading: 0.56em, spacing: 0.8em)
-#set table(stroke: none, inset: (x: 0.7em, y: 0.33em))
+#set table(stroke: none, inset: (x: 0.7em, y: 0.26em))
 #set image(width: 100%)
 #show heading: set block(above: 1.1em, below: 0.65em)
 #show heading.where(level: 1): set text(16pt)
