@@ -68,7 +68,7 @@ def whole(smallest: int) -> Callable[[str], int]:
     """A flag's type: whole numbers from `smallest` up, to what PyTorch takes as a seed."""
     def number(text: str) -> int:  # argparse's message has this name where `text` is no number
         if not smallest <= int(text) < 2**62:
-            raise argparse.ArgumentTypeError(f"{text} is not a number from {smallest} to {2**62 - 1}")
+            raise argparse.ArgumentTypeError(f"{text} is less than {smallest}, or more than PyTorch takes")
         return int(text)
     return number
 

@@ -52,7 +52,8 @@ def table(results: dict[str, dict]) -> str:
 
 def not_alike(results: dict[str, dict]) -> list[str]:
     """What differs between the fine-tuned and the fresh model apart from transfer, a phrase for each thing."""
-    finetune, fresh = ({**results[name]["settings"], **results[name]["environment"]} for name in ("finetune", "fresh"))
+    finetune, fresh = ({**result["settings"], **result["environment"], "parameters": result["parameters"]}
+                       for result in (results["finetune"], results["fresh"]))
     phrases = [f"{key.replace('_', ' ')} (fine-tuned {finetune[key]}, fresh {fresh[key]})"
                for key in finetune if key in fresh and finetune[key] != fresh[key]]
     if "base" in results and results["finetune"]["base"]["checkpoint"] != results["base"]["checkpoint"]:
@@ -65,18 +66,19 @@ def main():
     results = read_results(args.out)
     finetune, fresh = results["finetune"], results["fresh"]
     if finetune["settings"]["digits"] != fresh["settings"]["digits"]:
-        raise UserError("the fine-tuned and the fresh model have other digits: run finetune.py and train_fresh.py with "
-                        "the same --digits")
+        raise UserError("the fine-tuned and the fresh model have different digits: run finetune.py and train_fresh.py "
+                        "with the same --digits")
     differences = not_alike(results)
     save({args.out / "plots" / "comparison.png": to_png(comparison_figure(finetune, fresh, differences)),
           args.out / "plots" / "loss_curves.png": to_png(loss_figure(results))})
     print(table(results))
     for name, result in results.items():
         print(f"{LABELS[name]}: {spell_settings(result['settings'])}")
-    print(f"training time: fine-tuned takes {finetune['training_seconds'] / fresh['training_seconds']:.2f} of fresh")
-    if features := finetune["curve"][0]["seconds"]:
-        print(f"of this {features / fresh['training_seconds']:.2f} for the frozen blocks' features, computed once; "
-              "finetune.py --recompute-frozen computes them in each step")
+    ratio = finetune["training_seconds"] / fresh["training_seconds"]
+    print(f"training time: fine-tuned takes {ratio:.2f} of fresh")
+    if features := finetune["curve"][0]["seconds"] / fresh["training_seconds"]:
+        print(f"that is {ratio - features:.2f} for its steps and {features:.2f} for the frozen blocks' features, "
+              "computed once; finetune.py --recompute-frozen computes them in each step")
     for difference in differences:
         print(f"not alike: {difference}")
     print(f"saved plots/comparison.png and plots/loss_curves.png in {args.out.resolve()}")

@@ -69,7 +69,7 @@ def comparison_figure(finetune: dict, fresh: dict, not_alike: list[str]) -> Figu
     left.set_xlabel("epoch")
     left.xaxis.set_major_locator(MaxNLocator(integer=True))
     left.set_ylabel("validation loss (nats)")
-    right.set_xlabel("training time (seconds)")
+    right.set_xlabel("training time (seconds, features included)")
     figure.suptitle("\n".join(title), fontsize=8, x=0.01, ha="left")
     label_ends(figure, [left])
     return figure

@@ -221,6 +221,7 @@ def flat(value, path=""):
 
 def test_the_study_is_whole_and_its_summary_is_that_of_its_runs():
     assert {plan.key(run) for run in plan.plan(10, 120)} == {plan.key(run) for run in RUNS}
+    assert [machine["cpu"] for machine in SUMMARY["machines"]] == ["AMD EPYC, AVX512"]  # as README and Table 1 say
     expected, found = flat(SUMMARY), flat(summarise(RUNS))
     assert found.keys() == expected.keys()
     assert [key for key, value in found.items()
