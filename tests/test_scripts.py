@@ -251,7 +251,8 @@ def test_a_base_that_is_none_is_named_and_never_executed(run, out, tmp_path, mon
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 def test_ctrl_c_is_one_line_and_earlier_results_stay(out):
     before = snapshot(out)
-    process = start("train_base.py", "--out", out, "--epochs", 500)
+    process = start("train_base.py", "--out", out, "--epochs", 500,  # also where a shell in the background ignores it
+                    preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     assert process.stdout.readline().startswith("epoch 0")
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
