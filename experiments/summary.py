@@ -78,7 +78,7 @@ class Outcomes:
         return correct
 
     def compare(self, seeds, finetune: dict, fresh: dict) -> dict:
-        """Test accuracy of both models, each at its own settings, and the gain: fine-tuned less fresh."""
+        """Test accuracy of both models, each at its own settings, and the gain: fine-tuned minus fresh."""
         first, second = self.correct("finetune", seeds, **finetune), self.correct("fresh", seeds, **fresh)
         return {"finetune": interval(first), "fresh": interval(second), "gain": interval(first - second),
                 "share_of_errors_removed": float((first - second).mean() / (1 - second).mean())}
