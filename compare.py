@@ -2,10 +2,11 @@
 
     python compare.py               # after finetune.py and train_fresh.py
 
-Prints the table of the models, their settings, the ratio of their training times, and what is not alike in the two;
-draws plots/comparison.png and plots/loss_curves.png.
+Prints the table of the models, their settings, the ratio of their training times, and what else differs between the
+two; draws plots/comparison.png and plots/loss_curves.png.
 """
 
+import difflib
 import json
 from pathlib import Path
 
@@ -29,7 +30,7 @@ def read_results(out: Path) -> dict[str, dict]:
             continue
         try:
             results[name] = json.loads(path.read_text(encoding="utf-8"))
-            if results[name]["experiment"] != name or not results[name]["curve"]:
+            if results[name]["experiment"] != name or not results[name]["network"]:
                 raise ValueError
         except (OSError, ValueError, LookupError, TypeError):
             raise UserError(f"{path} is missing or is not what {script} writes: run {script}, with the same --out if "
@@ -50,37 +51,41 @@ def table(results: dict[str, dict]) -> str:
     return "\n".join(lines)
 
 
-def not_alike(results: dict[str, dict]) -> list[str]:
+def find_differences(results: dict[str, dict]) -> list[str]:
     """What differs between the fine-tuned and the fresh model apart from transfer, a phrase for each thing."""
-    finetune, fresh = ({**result["settings"], **result["environment"], "parameters": result["parameters"]}
+    finetune, fresh = ({**result["settings"], **result["environment"]}
                        for result in (results["finetune"], results["fresh"]))
     phrases = [f"{key.replace('_', ' ')} (fine-tuned {finetune[key]}, fresh {fresh[key]})"
                for key in finetune if key in fresh and finetune[key] != fresh[key]]
+    for line in difflib.ndiff(*(results[name]["network"].splitlines() for name in ("finetune", "fresh"))):
+        if line[0] in "-+":
+            phrases.append(f"network (only {'fine-tuned' if line[0] == '-' else 'fresh'}: {line[1:].strip()})")
     if "base" in results and results["finetune"]["base"]["checkpoint"] != results["base"]["checkpoint"]:
         phrases.append("base (the fine-tuned model did not start from that of base.json)")
     return phrases
 
 
 def main():
-    args = cli.parse(cli.parser(__doc__), ("plots",))
+    args = cli.parse(cli.parser(__doc__))
     results = read_results(args.out)
     finetune, fresh = results["finetune"], results["fresh"]
     if finetune["settings"]["digits"] != fresh["settings"]["digits"]:
         raise UserError("the fine-tuned and the fresh model have different digits: run finetune.py and train_fresh.py "
                         "with the same --digits")
-    differences = not_alike(results)
-    save({args.out / "plots" / "comparison.png": to_png(comparison_figure(finetune, fresh, differences)),
-          args.out / "plots" / "loss_curves.png": to_png(loss_figure(results))})
     print(table(results))
     for name, result in results.items():
         print(f"{LABELS[name]}: {spell_settings(result['settings'])}")
-    ratio = finetune["training_seconds"] / fresh["training_seconds"]
-    print(f"training time: fine-tuned takes {ratio:.2f} of fresh")
-    if features := finetune["curve"][0]["seconds"] / fresh["training_seconds"]:
-        print(f"that is {ratio - features:.2f} for its steps and {features:.2f} for the frozen blocks' features, "
-              "computed once; finetune.py --recompute-frozen computes them in each step")
+    ratio, features = (round(100 * seconds / fresh["training_seconds"])
+                       for seconds in (finetune["training_seconds"], finetune["curve"][0]["seconds"]))
+    print(f"training time: fine-tuning takes {ratio} % of the fresh model's")
+    if features:
+        print(f"{ratio - features} % are its steps and {features} % the frozen blocks' features, computed once; "
+              "finetune.py --recompute-frozen computes them in each step")
+    differences = find_differences(results)
     for difference in differences:
-        print(f"not alike: {difference}")
+        print(f"difference: {difference}")
+    save(args.out / "plots" / "comparison.png", to_png(comparison_figure, finetune, fresh, differences))
+    save(args.out / "plots" / "loss_curves.png", to_png(loss_figure, results))
     print(f"saved plots/comparison.png and plots/loss_curves.png in {args.out.resolve()}")
 
 

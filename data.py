@@ -1,4 +1,4 @@
-"""Items 1 and 2: load MNIST, and split it into the images of some digits.
+"""Items 1 and 2: load MNIST, and split it into the images of some digits, or of a few of each.
 
     task = load_task("data", "0-6")
     task.train.images, task.train.labels    # float32 [37742, 1, 28, 28], int64 [37742]
@@ -26,10 +26,7 @@ class UserError(Exception):
 
 
 class Split(NamedTuple):
-    """`images` float32 [N, 1, 28, 28], normalised (from `load_mnist`: uint8 [N, 28, 28]); `labels` int64 [N].
-
-    In fine-tuning, `images` may be their features: float32 [N, ...].
-    """
+    """`images` float32 [N, 1, 28, 28], normalised, or in fine-tuning their features [N, ...]; `labels` int64 [N]."""
 
     images: torch.Tensor
     labels: torch.Tensor
@@ -44,15 +41,21 @@ class Task(NamedTuple):
     test: Split
 
 
-def load_task(data_dir: str | Path, digits: str | Iterable[int], device: str | torch.device = "cpu") -> Task:
+def load_task(data_dir: str | Path, digits: str | Iterable[int], device: str | torch.device = "cpu", *,
+              per_digit: int | None = None, seed: int = 0) -> Task:
     """The training, validation and test images of `digits` ("7-9" or (7, 8, 9)), on `device`.
 
-    Raises UserError as `load_mnist` does, ValueError as `parse_digits`.
+    `per_digit`: train on so many images of each digit, drawn by `seed` (None: on all); the other two stay whole.
+    Raises UserError as `load_mnist` and `few_labels` do, ValueError as `parse_digits`.
     """
     digits = parse_digits(digits)
     train, validation = split_validation(load_mnist(data_dir, train=True))
-    splits = train, validation, load_mnist(data_dir, train=False)
-    return Task(digits, *(select_digits(split, digits, device) for split in splits))
+    train, validation, test = (select_digits(split, digits)
+                               for split in (train, validation, load_mnist(data_dir, train=False)))
+    if per_digit is not None:
+        train = few_labels(train, per_digit, seed)
+    return Task(digits, *(Split(split.images.to(device), split.labels.to(device))
+                          for split in (train, validation, test)))
 
 
 def load_mnist(data_dir: str | Path, train: bool) -> Split:
@@ -72,7 +75,8 @@ def load_mnist(data_dir: str | Path, train: bool) -> Split:
     if digest != (TRAIN_SHA256 if train else TEST_SHA256):
         raise UserError(f"what torchvision loads from {data_dir} is not the published MNIST: {ours}; where an old "
                         "torchvision left a folder MNIST/processed, that is loaded instead: name another --data-dir")
-    return Split(mnist.data, mnist.targets)
+    images = mnist.data.unsqueeze(1).float().div_(255).sub_(MEAN).div_(STD)  # uint8 [N, 28, 28] -> [N, 1, 28, 28]
+    return Split(images, mnist.targets)
 
 
 def split_validation(split: Split) -> tuple[Split, Split]:
@@ -86,11 +90,27 @@ def split_validation(split: Split) -> tuple[Split, Split]:
     return tuple(Split(split.images[part], split.labels[part]) for part in (~validation, validation))
 
 
-def select_digits(split: Split, digits: tuple[int, ...], device: str | torch.device = "cpu") -> Split:
-    """Item 2: the images of `digits` alone, normalised: uint8 [N, 28, 28] -> float32 [M, 1, 28, 28]."""
-    wanted = torch.isin(split.labels, torch.tensor(digits))
-    images = split.images[wanted].unsqueeze(1).float().div_(255).sub_(MEAN).div_(STD)
-    return Split(images.to(device), split.labels[wanted].to(device))
+def select_digits(split: Split, digits: tuple[int, ...]) -> Split:
+    """Item 2: the images of `digits` alone."""
+    wanted = torch.isin(split.labels, torch.tensor(digits, device=split.labels.device))
+    return Split(split.images[wanted], split.labels[wanted])
+
+
+def few_labels(split: Split, per_digit: int, seed: int) -> Split:
+    """`per_digit` images of each digit, drawn by `seed`; a larger draw contains every smaller one.
+
+    Images stay in the order of the data set. Raises UserError where a digit has fewer images.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    chosen = []
+    for digit in split.labels.unique():
+        images = (split.labels == digit).nonzero().squeeze(1).cpu()
+        if len(images) < per_digit:
+            raise UserError(f"there are {len(images)} training images of the digit {digit}: give a --per-digit of at "
+                            "most that")
+        chosen.append(images[torch.randperm(len(images), generator=generator)[:per_digit]])
+    chosen = torch.cat(chosen).sort().values.to(split.labels.device)
+    return Split(split.images[chosen], split.labels[chosen])
 
 
 def parse_digits(spec: str | Iterable[int]) -> tuple[int, ...]:

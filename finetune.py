@@ -15,38 +15,52 @@ from torch import nn
 import cli
 import results
 from data import Split, UserError, load_task
-from model import FRESH_SEED, Frozen, divide, reinitialise
-from training import EVALUATION_BATCH, extract_features, fit, now
+from model import FRESH_SEED, Frozen, count_parameters, divide, reinitialise
+from training import BATCH_SIZE, EPOCHS, EVALUATION_BATCH, count_batches, extract_features, fit, now
 
 FROZEN, REINIT = 1, 2  # conv1; fc1 and fc2
 
 
 def fine_tune(model: nn.Sequential, train: Split, validation: Split, *, frozen: int = FROZEN, reinit: int = REINIT,
-              seed: int = 0, recompute_frozen: bool = False, **options) -> list[dict]:
+              recompute_frozen: bool = False, epochs: int = EPOCHS, batch_size: int = BATCH_SIZE, seed: int = 0,
+              **options) -> list[dict]:
     """Train a base `model` in place on another task, in three parts; return its curve, as `fit` does.
 
     The initial part never changes and there is no augmentation, so its output for an image never changes either: it is
     computed once, and the other parts are trained on it as on any other data set. `recompute_frozen` computes it in
     every step, as is usual: same result up to rounding, more time. The curve's seconds begin with those of the
-    training images' features; the validation images' serve evaluation alone and are not counted. `options` go to `fit`.
-    Raises ValueError where the blocks cannot be divided like that, UserError as `fit` does.
+    training images' features; the validation images' serve evaluation alone and are not counted.
+    `seed` draws the new weights (it seeds PyTorch's global generator) and orders the images. `options` go to `fit`.
+    Raises ValueError where the blocks cannot be divided or reinitialised like that, UserError where there are too few
+    steps, both before a weight changes; and UserError as `fit` does.
     """
     device = train.labels.device
+    count_batches(len(train.labels), epochs, batch_size)
     initial, intermediate, final = divide(model, frozen, reinit)
+    options |= {"epochs": epochs, "batch_size": batch_size, "seed": seed}
+
+    # (a) Initial blocks: the base's values, frozen.
+    initial = Frozen(initial)
+    # (b) Intermediate blocks: the base's values, trained further. There is nothing to do.
+    # (c) Final blocks: reinitialised, as if training had just begun; on the CPU, where a seed always draws the same.
     torch.manual_seed(FRESH_SEED + seed)
-    reinitialise(final.cpu())  # as if training had just begun; on the CPU, so that a seed draws the same everywhere
+    reinitialise(final.cpu())
     model.to(device)
-    initial = Frozen(initial)  # the base's values, frozen; `intermediate` has the base's values and is trained further
     trained = nn.Sequential(*intermediate, *final).requires_grad_(True)  # whatever was done to them before
+
     if recompute_frozen or frozen == 0:
-        return fit(nn.Sequential(initial, trained), train, validation, seed=seed, **options)
-    extract_features(initial, train.images[:EVALUATION_BATCH])  # off the clock, as in `fit`
-    start = now(device)
-    features = extract_features(initial, train.images)
-    feature_seconds = now(device) - start
-    curve = fit(trained, Split(features, train.labels),
-                Split(extract_features(initial, validation.images), validation.labels), seed=seed, **options)
-    return [row | {"seconds": feature_seconds + row["seconds"]} for row in curve]
+        curve = fit(nn.Sequential(initial, trained), train, validation, **options)
+    else:
+        extract_features(initial, train.images[:EVALUATION_BATCH])  # off the clock, as in `fit`
+        start = now(device)
+        features = Split(extract_features(initial, train.images), train.labels)
+        feature_seconds = now(device) - start
+        validation = Split(extract_features(initial, validation.images), validation.labels)
+        curve = fit(trained, features, validation, **options)
+        for row in curve:
+            row["seconds"] += feature_seconds
+    model.eval()
+    return curve
 
 
 def main():
@@ -66,13 +80,15 @@ def main():
         raise UserError(f"the base model in {path} was trained on {', '.join(map(str, both))} already: give other "
                         "--digits")
     try:
-        divide(model, args.frozen, args.reinit)
+        parts = divide(model, args.frozen, args.reinit)
     except ValueError as error:
         raise UserError(error) from None
-    task = load_task(args.data_dir, args.digits, args.device)
+    for name, part in zip(("frozen", "trained further", "reinitialised"), parts):
+        blocks = [f"{block} ({count_parameters(module):,} parameters)" for block, module in part.named_children()]
+        print(f"{name}: {', '.join(blocks) or 'nothing'}")
+    task = load_task(args.data_dir, args.digits, args.device, per_digit=args.per_digit, seed=args.seed)
     curve = fine_tune(model, task.train, task.validation, frozen=args.frozen, reinit=args.reinit,
-                      recompute_frozen=args.recompute_frozen, epochs=args.epochs, batch_size=args.batch_size,
-                      learning_rate=args.learning_rate, seed=args.seed, verbose=True)
+                      recompute_frozen=args.recompute_frozen, **cli.training_options(args))
     results.save_run("finetune", args, task, model, curve, base)
 
 

@@ -6,7 +6,9 @@ The network is a small LeNet (LeCun et al. 1998: 5x5 convolutions with pooling, 
 normalisation and ReLU. Pooling comes before these two: they see a quarter of the values.
 """
 
+import math
 from collections import OrderedDict
+from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -16,9 +18,10 @@ FRESH_SEED = 1_000_000  # added to --seed for the new task: other initial weight
 
 
 def build_model(seed: int | None = None) -> nn.Sequential:
-    """The network of all experiments, its initial weights drawn by `seed` (None: by torch's global generator).
+    """The network of all experiments: float32 images [N, 1, 28, 28] -> logits [N, 10].
 
-    float32 images [N, 1, 28, 28] -> logits [N, 10]. Its blocks are where a model can be divided into parts.
+    Its blocks are where a model can be divided into parts. `seed` draws the initial weights; it seeds PyTorch's global
+    generator, which dropout would draw from as well (None: the generator goes on from where it is).
     """
     if seed is not None:
         torch.manual_seed(seed)
@@ -37,6 +40,10 @@ def _convolution(inputs: int, outputs: int) -> nn.Sequential:
         nn.Conv2d(inputs, outputs, kernel_size=5, bias=False), nn.MaxPool2d(2), nn.BatchNorm2d(outputs), nn.ReLU())
 
 
+def count_parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
 def divide(model: nn.Sequential, frozen: int, reinit: int) -> tuple[nn.Sequential, nn.Sequential, nn.Sequential]:
     """Three slices of `model`: the first `frozen` blocks, the blocks between, the last `reinit` blocks.
 
@@ -49,28 +56,48 @@ def divide(model: nn.Sequential, frozen: int, reinit: int) -> tuple[nn.Sequentia
     return model[:frozen], model[frozen : len(model) - reinit], model[len(model) - reinit :]
 
 
+@torch.no_grad()
 def reinitialise(part: nn.Module) -> None:
-    """Each module's own `reset_parameters`: parameters and buffers are as if training had just begun."""
+    """Each module's own `reset_parameters`: parameters and buffers are as if training had just begun.
+
+    Raises ValueError, with `part` as it was, where something would keep its value: a module's own `nn.Parameter`, for
+    example, or a weight under `weight_norm`.
+    """
+    values = dict([*part.named_parameters(), *part.named_buffers()])
+    before = {name: value.clone() for name, value in values.items()}
+    for value in values.values():
+        if value.is_floating_point():
+            value.fill_(math.nan)  # so that what is not set anew can be told
     for module in part.modules():
         if hasattr(module, "reset_parameters"):
             module.reset_parameters()
+    kept = [name for name, value in values.items() if value.isnan().any()]
+    if kept:
+        for name, value in values.items():
+            value.copy_(before[name])
+        raise ValueError(f"cannot reinitialise {', '.join(kept)}: the reset_parameters of its module does not set it")
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module):
+    """`model` is in evaluation mode; afterwards each of its modules has the mode that it had before."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
 
 
 class Frozen(nn.Sequential):
     """Blocks that training leaves exactly as they are, for as long as they are run through this class.
 
     Without gradients no optimiser moves their parameters. That alone does not freeze them: in training mode BatchNorm
-    would go on updating its running statistics, and normalise by each batch's own. So this part always stays in
-    evaluation mode. Nothing is set on the parameters themselves: the blocks can be trained again afterwards.
+    would go on updating its running statistics, and normalise by each batch's own. So they always run in evaluation
+    mode. Nothing is set on the blocks themselves: they can be trained again afterwards.
     """
 
-    def __init__(self, part: nn.Sequential):
-        super().__init__(*part)
-        self.eval()
-
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        with torch.no_grad():
+        with torch.no_grad(), evaluation_mode(self):
             return super().forward(images)
-
-    def train(self, mode: bool = True):
-        return super().train(False)

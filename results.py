@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from data import Task, UserError
-from model import build_model
+from model import build_model, count_parameters
 from plotting import loss_figure, to_png
 from training import evaluate, predict
 
@@ -22,7 +22,7 @@ FILES = ("out", "data_dir", "base")  # flags that name files or folders: no sett
 
 def save_run(name: str, args: argparse.Namespace, task: Task, model: nn.Sequential, curve: list[dict],
              base: dict | None = None) -> None:
-    """Evaluate a trained model on all training and test images, save its three files, and say what it gave.
+    """Evaluate a trained model on all training and test images, say what it gave, and save its three files.
 
     `base`: what `load_checkpoint` told of the base model of a fine-tuned one.
     """
@@ -32,8 +32,7 @@ def save_run(name: str, args: argparse.Namespace, task: Task, model: nn.Sequenti
     errors = int((predict(model, task.test.images) != task.test.labels).sum())
     test_images = len(task.test.labels)
     record = {
-        "experiment": name, "settings": settings,
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "experiment": name, "settings": settings, "parameters": count_parameters(model), "network": str(model),
         "images": {part: len(getattr(task, part).labels) for part in ("train", "validation", "test")},
         "train_accuracy": evaluate(model, task.train)[1], "test_accuracy": 1 - errors / test_images,
         "test_errors": errors, "training_seconds": curve[-1]["seconds"],
@@ -42,31 +41,24 @@ def save_run(name: str, args: argparse.Namespace, task: Task, model: nn.Sequenti
     }
     if base:
         record["base"] = base
-    save({args.out / "checkpoints" / f"{name}.pt": stream.getvalue(),
-          args.out / "plots" / f"{name}_loss.png": to_png(loss_figure({name: record})),
-          args.out / "results" / f"{name}.json": to_json(record)})
     features = f" ({curve[0]['seconds']:.2f} s of it for the features)" if curve[0]["seconds"] else ""
     print(f"training accuracy {record['train_accuracy']:.2%}, test accuracy {record['test_accuracy']:.2%} ({errors} "
-          f"errors in {test_images:,} images) after {record['training_seconds']:.2f} s of training{features}\n"
-          f"saved results/{name}.json, plots/{name}_loss.png and checkpoints/{name}.pt in {args.out.resolve()}")
+          f"errors in {test_images:,} images) after {record['training_seconds']:.2f} s of training{features}")
+    save(args.out / "checkpoints" / f"{name}.pt", stream.getvalue())
+    save(args.out / "plots" / f"{name}_loss.png", to_png(loss_figure, {name: record}))
+    save(args.out / "results" / f"{name}.json", to_json(record))
+    print(f"saved results/{name}.json, plots/{name}_loss.png and checkpoints/{name}.pt in {args.out.resolve()}")
 
 
-def save(files: dict[Path, bytes]) -> None:
-    """Write each file beside its place, then move all there: a run that is stopped leaves no half file.
-
-    Raises UserError where they cannot be written; what was begun is removed then.
-    """
-    unfinished = {path: path.with_name(f".{path.name}.unfinished") for path in files}
+def save(path: Path, contents: bytes) -> None:
+    """Write a file beside its place, then move it there: a run that is stopped leaves no half file in its place."""
+    path.parent.mkdir(exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.unfinished")
     try:
-        for path, contents in files.items():
-            unfinished[path].write_bytes(contents)
-        for path in files:
-            os.replace(unfinished[path], path)
-    except OSError as error:
-        raise UserError(f"cannot write {path} ({error.strerror}): name another folder with --out") from None
+        unfinished.write_bytes(contents)
+        os.replace(unfinished, path)
     finally:
-        for begun in unfinished.values():
-            begun.unlink(missing_ok=True)
+        unfinished.unlink(missing_ok=True)
 
 
 def to_json(value: dict) -> bytes:

@@ -14,10 +14,9 @@ from training import fit
 
 def main():
     args = cli.parse(cli.training_parser(__doc__, digits="7-9"))
-    task = load_task(args.data_dir, args.digits, args.device)
+    task = load_task(args.data_dir, args.digits, args.device, per_digit=args.per_digit, seed=args.seed)
     model = build_model(FRESH_SEED + args.seed).to(args.device)
-    curve = fit(model, task.train, task.validation, epochs=args.epochs, batch_size=args.batch_size,
-                learning_rate=args.learning_rate, seed=args.seed, verbose=True)
+    curve = fit(model, task.train, task.validation, **cli.training_options(args))
     results.save_run("fresh", args, task, model, curve)
 
 

@@ -13,9 +13,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from data import Split, UserError
+from model import evaluation_mode
 
 EPOCHS, BATCH_SIZE, LEARNING_RATE = 5, 128, 0.008  # see "How the hyperparameters were chosen" in README.md
 WEIGHT_DECAY = 0.01  # AdamW's usual value
+STEPS = 200  # that few labels are trained with
 FEWEST_STEPS = 10  # the schedule needs some: a single step would be taken at its lowest learning rate
 EVALUATION_BATCH = 256  # images: large enough to be fast, small enough for the processor's cache
 
@@ -27,16 +29,12 @@ def fit(model: nn.Module, train: Split, validation: Split, *, epochs: int = EPOC
 
     The curve has a row before the first step and one after each epoch (`last_row_only`: only one, after the last):
     `epoch`, `seconds` (of training so far), and mean cross-entropy in nats and accuracy in [0, 1] in evaluation mode,
-    on `validation` and on a sample of `train`, of the same size where there are as many. `verbose` prints the rows.
-    `seed` orders the images; each is seen once an epoch, in batches of nearly equal size, none smaller than
-    `batch_size` unless there are too few images: a last batch of one image could not be normalised.
-    Raises UserError where there would be fewer than ten steps in all, and where a loss is no longer finite.
+    on `validation` and on a sample of `train`, of the same size where there are as many. `verbose` prints about twenty
+    rows. `seed` orders the images; each is seen once an epoch. The model is left in evaluation mode.
+    Raises UserError as `count_batches` does, and where a loss is no longer finite.
     """
     device = train.labels.device
-    batches = max(1, len(train.labels) // batch_size)
-    if epochs * batches < FEWEST_STEPS:
-        raise UserError(f"{epochs * batches} optimisation steps are too few to train, {FEWEST_STEPS} are needed: give "
-                        "more --epochs or a smaller --batch-size")
+    batches = count_batches(len(train.labels), epochs, batch_size)
     _warm_up(model, train, batches)
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=WEIGHT_DECAY, fused=True)
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=epochs * batches,
@@ -46,34 +44,51 @@ def fit(model: nn.Module, train: Split, validation: Split, *, epochs: int = EPOC
     every = max(1, len(train.labels) // count)
     sample = Split(train.images[::every][:count].clone(), train.labels[::every][:count].clone())
     curve, seconds = [], 0.0
-    for epoch in range(epochs + 1):
-        if epoch > 0:  # row 0 is the model before the first step
-            model.train()
-            start = now(device)
-            order = torch.randperm(len(train.labels), generator=generator).to(device)
-            for batch in order.tensor_split(batches):
-                optimizer.zero_grad()
-                F.cross_entropy(model(train.images[batch]), train.labels[batch]).backward()
-                optimizer.step()
-                scheduler.step()
-            seconds += now(device) - start
-        if last_row_only and epoch < epochs:
-            continue
+
+    def add_row(epoch: int) -> None:
         row = {"epoch": epoch, "seconds": seconds}
         row["train_loss"], row["train_accuracy"] = evaluate(model, sample)
         row["validation_loss"], row["validation_accuracy"] = evaluate(model, validation)
         if not math.isfinite(row["train_loss"] + row["validation_loss"]):
             raise UserError(f"training diverged in epoch {epoch}: give a lower --learning-rate than {learning_rate:g}")
         curve.append(row)
-        if verbose:
+        if verbose and (epoch % math.ceil(epochs / 20) == 0 or epoch == epochs):
             print(f"epoch {epoch}: loss {row['train_loss']:.4f}, accuracy {row['train_accuracy']:.2%} on a sample; "
                   f"{row['validation_loss']:.4f}, {row['validation_accuracy']:.2%} on validation; {seconds:.2f} s "
                   "of steps", flush=True)
+
+    if not last_row_only:
+        add_row(0)
+    for epoch in range(1, epochs + 1):
+        model.train()
+        start = now(device)
+        order = torch.randperm(len(train.labels), generator=generator).to(device)
+        for batch in order.tensor_split(batches):
+            optimizer.zero_grad()
+            F.cross_entropy(model(train.images[batch]), train.labels[batch]).backward()
+            optimizer.step()
+            scheduler.step()
+        seconds += now(device) - start
+        if epoch == epochs or not last_row_only:
+            add_row(epoch)
+    model.eval()
     return curve
 
 
+def count_batches(images: int, epochs: int, batch_size: int) -> int:
+    """How many batches of nearly equal size an epoch has, none smaller than `batch_size` unless all images are fewer.
+
+    A last batch of one image could not be normalised. Raises UserError for fewer than ten steps in all.
+    """
+    batches = max(1, images // batch_size)
+    if epochs * batches < FEWEST_STEPS:
+        raise UserError(f"{epochs * batches} steps are too few: give --epochs {math.ceil(STEPS / batches)} "
+                        f"for about {STEPS} steps; or, if there are more images than that, a smaller --batch-size")
+    return batches
+
+
 def _warm_up(model: nn.Module, train: Split, batches: int) -> None:
-    """Steps of a copy, off the clock: the first in a process sets up kernels and threads. No random number is drawn."""
+    """Two steps of a copy, off the clock: the first in a process sets up kernels and threads."""
     copied = copy.deepcopy(model).train()
     optimizer = torch.optim.AdamW(copied.parameters(), fused=True)
     parts = torch.arange(len(train.labels), device=train.labels.device).tensor_split(batches)
@@ -85,12 +100,12 @@ def _warm_up(model: nn.Module, train: Split, batches: int) -> None:
 @torch.no_grad()
 def extract_features(part: nn.Module, images: torch.Tensor) -> torch.Tensor:
     """The output of `part` in evaluation mode for every image: float32 [N, 1, 28, 28] -> float32 [N, ...]."""
-    part.eval()
-    shape = part(images[:1]).shape[1:]
-    memory_format = torch.channels_last if len(shape) == 3 else torch.contiguous_format  # as the next block wants it
-    features = torch.empty(len(images), *shape, device=images.device, memory_format=memory_format)
-    for start in range(0, len(images), EVALUATION_BATCH):  # torch.cat of the parts takes twice as long
-        features[start : start + EVALUATION_BATCH] = part(images[start : start + EVALUATION_BATCH])
+    with evaluation_mode(part):
+        shape = part(images[:1]).shape[1:]
+        memory_format = torch.channels_last if len(shape) == 3 else torch.contiguous_format  # as the next block's
+        features = torch.empty(len(images), *shape, device=images.device, memory_format=memory_format)
+        for start in range(0, len(images), EVALUATION_BATCH):  # torch.cat of the parts takes twice as long
+            features[start : start + EVALUATION_BATCH] = part(images[start : start + EVALUATION_BATCH])
     return features
 
 

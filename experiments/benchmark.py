@@ -15,12 +15,11 @@ from tqdm import tqdm
 
 import cli
 from data import Task, load_task
-from experiments.figures import losses_figure, times_figure
+from experiments.figures import draw
 from experiments.plan import setting
 from experiments.study import train
 from finetune import FROZEN
 from model import Frozen, build_model
-from plotting import to_png
 from results import environment, save, to_json
 from training import BATCH_SIZE, EPOCHS, LEARNING_RATE, now
 
@@ -115,7 +114,7 @@ def main():
     flags = cli.mnist_parser(__doc__)
     flags.add_argument("--rounds", type=cli.whole(1), default=7, metavar="N",
                        help="how often everything is measured (default: %(default)s)")
-    args = cli.parse(flags, ("results", "plots"))
+    args = cli.parse(flags)
     base_task, new_task = (load_task(args.data_dir, digits, args.device) for digits in ("0-6", "7-9"))
     tasks = {way: base_task if way == "base" else new_task for way in WAYS}
     curves, convolution, base = {way: [] for way in WAYS}, [], None
@@ -134,9 +133,8 @@ def main():
                "settings": {"epochs": EPOCHS, "batch_size": BATCH_SIZE, "learning_rate": LEARNING_RATE},
                **summarise(curves, operations), "convolution_of_first_block": median_and_range(convolution),
                "environment": environment(args.device)}
-    save({args.out / "results" / "benchmark.json": to_json(results),
-          args.out / "plots" / "losses.png": to_png(losses_figure(results)),
-          args.out / "plots" / "times.png": to_png(times_figure(results))})
+    save(args.out / "results" / "benchmark.json", to_json(results))
+    draw("benchmark", results, args.out)
     for way in WAYS:
         print(f"{way}: {results['ways'][way]['seconds']['median']:.2f} s, "
               f"{results['ways'][way]['to_fresh']['median']:.2f} of fresh")

@@ -1,36 +1,42 @@
-"""The figures of the study and the benchmark. Each takes a summary as it stands in results/*.json."""
+"""The figures of the study and the benchmark. Each takes a summary as it stands in results/*.json.
 
+    python -m experiments.figures               # draws them again; nothing is trained or measured
+"""
+
+import json
 import math
+from pathlib import Path
 
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+import cli
 from experiments.plan import BLOCKS, CUT, FEW
-from plotting import COLOURS, LABELS, WIDTH, draw_losses, label_ends, style
+from plotting import COLOURS, LABELS, WIDTH, draw_losses, to_png
+from results import save
 
 ALL_LABELS = 5420  # per digit: 16,259 training images of three digits
 
 
-@style
 def losses_figure(results: dict) -> Figure:
     """Training and validation loss of the three models over epochs: mean and range of the benchmark's rounds."""
-    figure = Figure(figsize=(WIDTH, 1.4))
-    ways = {"base": "base", "finetune": "once", "fresh": "fresh"}
+    figure = Figure(figsize=(WIDTH, 1.5))
+    panels = figure.subplots(1, 3, sharey=True)
     losses = ("train_loss", "validation_loss")
-    for axes, (name, way) in zip(figure.subplots(1, 3, sharey=True), ways.items()):
+    for axes, (name, way) in zip(panels, {"base": "base", "finetune": "once", "fresh": "fresh"}.items()):
         curve = results["ways"][way]["curve"]
-        means = [{"epoch": row["epoch"], **{key: row[key]["mean"] for key in losses}} for row in curve]
-        draw_losses(axes, means, COLOURS[name])
+        draw_losses(axes, [{"epoch": row["epoch"], **{key: row[key]["mean"] for key in losses}} for row in curve],
+                    COLOURS[name])
         for key in losses:
-            axes.fill_between([row["epoch"] for row in curve], [row[key]["lowest"] for row in curve],
-                              [row[key]["highest"] for row in curve], color=COLOURS[name], alpha=0.2, linewidth=0)
+            axes.fill_between([row["epoch"] for row in curve[1:]], [row[key]["lowest"] for row in curve[1:]],
+                              [row[key]["highest"] for row in curve[1:]], color=COLOURS[name], alpha=0.2, linewidth=0)
         axes.set_title(f"{LABELS[name]}, digits {'0-6' if name == 'base' else '7-9'}")
-    figure.axes[0].set_ylabel("cross-entropy (nats)")
-    label_ends(figure)
+        axes.legend()
+    panels[0].set_ylabel("cross-entropy (nats)")
+    panels[0].set_ylim(bottom=0)
     return figure
 
 
-@style
 def few_labels_figure(summary: dict) -> Figure:
     """Left: test error over the number of labels per digit. Right: how many choices of new digits gain how much."""
     figure = Figure(figsize=(WIDTH, 1.9))
@@ -77,7 +83,6 @@ def _draw_labels(axes, summary: dict) -> None:
     axes.set_title(f"Digits 7-9, {summary['seeds']} seeds, {summary['tuned']['seeds']} at {FEW} labels")
 
 
-@style
 def cuts_figure(summary: dict) -> Figure:
     """Heat maps over (frozen, reinit): gain over fresh with half its 95 % interval, all labels and few."""
     figure = Figure(figsize=(WIDTH, 2))
@@ -105,7 +110,6 @@ def cuts_figure(summary: dict) -> Figure:
     return figure
 
 
-@style
 def times_figure(results: dict) -> Figure:
     """Left: the four training times, beside what operation counts alone predict. Right: validation error over time."""
     figure = Figure(figsize=(WIDTH, 1.55))
@@ -140,3 +144,24 @@ def times_figure(results: dict) -> Figure:
     right.set_xlabel("training time (s)")
     right.set_title("validation error (%)")
     return figure
+
+
+FIGURES = {"summary": {"few_labels": few_labels_figure, "cuts": cuts_figure},
+           "benchmark": {"losses": losses_figure, "times": times_figure}}
+
+
+def draw(source: str, results: dict, out: Path) -> None:
+    """The figures of `results`, as they stand in results/`source`.json, into `out`/plots."""
+    for name, figure in FIGURES[source].items():
+        save(out / "plots" / f"{name}.png", to_png(figure, results))
+
+
+def main():
+    args = cli.parse(cli.parser(__doc__))
+    for source, figures in FIGURES.items():
+        draw(source, json.loads((args.out / "results" / f"{source}.json").read_text(encoding="utf-8")), args.out)
+        print(f"saved plots/{', '.join(f'{name}.png' for name in figures)} in {args.out.resolve()}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -13,7 +13,7 @@ import torch
 
 from finetune import FROZEN, REINIT
 from model import build_model
-from training import BATCH_SIZE, EPOCHS, LEARNING_RATE
+from training import BATCH_SIZE, EPOCHS, LEARNING_RATE, STEPS
 
 with torch.device("meta"):  # the network's shape alone: no weights are drawn
     BLOCKS = [name for name, _ in build_model().named_children()]
@@ -30,7 +30,6 @@ REPEAT_EVERY = 20  # every 20th choice is trained with three seeds: the noise wi
 FEW = 10  # labels per digit where only one small number is tried
 MORE_SEEDS = 3  # times as many seeds there
 LABEL_COUNTS = ((5, False), (FEW, False), (100, False), (1000, False), (5, True), (FEW, True), (100, True))
-STEPS = 200  # with few labels, at least: training is in whole epochs
 SHIFT = 2  # pixels: shifted images are moved by up to two in each direction
 SHIFTS = (2 * SHIFT + 1) ** 2  # of each image
 TUNING_GRID = [(shifted, steps, rate) for shifted in (False, True) for steps in (STEPS, 4 * STEPS)

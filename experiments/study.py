@@ -24,7 +24,7 @@ from torch import nn
 from tqdm import tqdm
 
 import cli
-from data import MEAN, STD, Split, Task, load_task
+from data import MEAN, STD, Split, Task, few_labels, load_task, select_digits
 from experiments.plan import CHOICES, EXERCISE, MACHINE, SETTINGS, SHIFT, SHIFTS, key, plan, setting
 from finetune import fine_tune
 from model import FRESH_SEED, build_model
@@ -48,20 +48,6 @@ def train(run: dict, task: Task, base: nn.Sequential | None, **options) -> tuple
         return model, fit(model, task.train, task.validation, **options)
     model = copy.deepcopy(base) if run["model"] == "finetune" else build_model(UNTRAINED_SEED + run["seed"])
     return model, fine_tune(model, task.train, task.validation, frozen=run["frozen"], reinit=run["reinit"], **options)
-
-
-def few_labels(split: Split, per_digit: int, seed: int) -> Split:
-    """`per_digit` images of each digit, drawn by `seed`; a larger draw contains every smaller one.
-
-    Images stay in the order of the data set: `fit` takes every nth of them for its curve.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    chosen = []
-    for digit in split.labels.unique():
-        images = (split.labels == digit).nonzero().squeeze(1).cpu()
-        chosen.append(images[torch.randperm(len(images), generator=generator)[:per_digit]])
-    chosen = torch.cat(chosen).sort().values.to(split.labels.device)
-    return Split(split.images[chosen], split.labels[chosen])
 
 
 def shift_images(split: Split) -> Split:
@@ -95,8 +81,9 @@ def carry_out(run: dict, task: Task, base: nn.Sequential | None) -> tuple[nn.Seq
 def train_group(runs: list[dict], path: Path, device: str) -> None:
     """In a process of the study: train the base model that `runs` share, and each run's own model, and append them."""
     new = tuple(runs[0]["new"])
-    old_task = restrict(_mnist, tuple(digit for digit in range(10) if digit not in new))
-    new_task = restrict(_mnist, new)
+    old = tuple(digit for digit in range(10) if digit not in new)
+    old_task, new_task = (Task(digits, *(select_digits(split, digits) for split in _mnist[1:]))
+                          for digits in (old, new))
     here = environment(device)
     where = {name: here[name] for name in MACHINE}
     base_run = setting("base", runs[0]["seed"], new=new)
@@ -107,12 +94,6 @@ def train_group(runs: list[dict], path: Path, device: str) -> None:
         if run != base_run:
             _, finished = carry_out(run, old_task if run["model"] == "base" else new_task, base)
             append(finished | where, path)
-
-
-def restrict(task: Task, digits: tuple[int, ...]) -> Task:
-    """The images of `digits` alone."""
-    wanted = [torch.isin(split.labels, torch.tensor(digits, device=split.labels.device)) for split in task[1:]]
-    return Task(digits, *(Split(split.images[part], split.labels[part]) for split, part in zip(task[1:], wanted)))
 
 
 def append(run: dict, path: Path) -> None:
@@ -184,9 +165,10 @@ def main():
                        help="how many of the 120 choices of three new digits (default: %(default)s)")
     flags.add_argument("--jobs", type=cli.whole(1), default=torch.get_num_threads(), metavar="N",
                        help="processes of one thread each (default: %(default)s)")
-    args = cli.parse(flags, ("results",))
+    args = cli.parse(flags)
     load_task(args.data_dir, "7-9")  # an error in the data is found here, as one line
     path = args.out / "results" / "study.jsonl"
+    path.parent.mkdir(exist_ok=True)
     with path.open("ab+") as file:  # begins a new line where a kill left half of one
         file.seek(max(0, file.tell() - 1))
         if file.read() not in (b"", b"\n"):

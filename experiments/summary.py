@@ -15,9 +15,8 @@ from scipy import stats
 import cli
 from data import UserError
 from experiments import plan
-from experiments.figures import cuts_figure, few_labels_figure
+from experiments.figures import draw
 from experiments.study import read_runs
-from plotting import to_png
 from results import save, to_json
 
 TEST_IMAGES = {"base": 6989, "finetune": 3011, "fresh": 3011, "untrained": 3011}  # of 0-6, and of 7-9
@@ -206,14 +205,13 @@ def summarise(runs: list[dict]) -> dict:
 
 
 def main():
-    args = cli.parse(cli.parser(__doc__), ("results", "plots"))
+    args = cli.parse(cli.parser(__doc__))
     path = args.out / "results" / "study.jsonl"
     if not path.exists():
         raise UserError(f"there is no {path}: run experiments.study, with the same --out")
     summary = summarise(read_runs(path))
-    save({args.out / "results" / "summary.json": to_json(summary),
-          args.out / "plots" / "few_labels.png": to_png(few_labels_figure(summary)),
-          args.out / "plots" / "cuts.png": to_png(cuts_figure(summary))})
+    save(args.out / "results" / "summary.json", to_json(summary))
+    draw("summary", summary, args.out)
     print(f"{summary['seeds']} seeds and {summary['number_of_choices']} choices of new digits are complete\n"
           f"saved results/summary.json and plots/few_labels.png and cuts.png in {args.out.resolve()}")
 

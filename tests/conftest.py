@@ -1,8 +1,11 @@
 """What the tests share: small tasks cut from MNIST, a trained base model, and the scripts as a user runs them."""
 
+import os
+
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # on every machine the tests run on the CPU, where equal bits can be asked for
+
 import importlib
 import json
-import os
 import subprocess
 import sys
 from copy import deepcopy
@@ -27,7 +30,7 @@ OPTIONS = {"epochs": 3, "batch_size": 32, "learning_rate": 0.008}
 
 @pytest.fixture(scope="session")
 def mnist():
-    """The official training and test set: uint8 [60000, 28, 28] and [10000, 28, 28], with their labels."""
+    """The official training and test set: 60,000 and 10,000 images."""
     return data.load_mnist(DATA, train=True), data.load_mnist(DATA, train=False)
 
 

@@ -5,7 +5,7 @@ import torch
 from conftest import DATA
 from torchvision.datasets import MNIST
 
-from data import MEAN, STD, UserError, load_mnist, load_task, parse_digits, select_digits, split_validation
+from data import MEAN, STD, UserError, few_labels, load_mnist, load_task, parse_digits, select_digits, split_validation
 
 IMAGES, LABELS = "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"
 
@@ -52,7 +52,7 @@ def test_files_that_an_old_torchvision_left_are_not_taken_for_mnist(raw, mnist):
     processed = raw.parent / "processed"
     processed.mkdir()
     for name in ("training.pt", "test.pt"):
-        torch.save((mnist[1].images, (mnist[1].labels + 1) % 10), processed / name)
+        torch.save((torch.zeros(10_000, 28, 28, dtype=torch.uint8), mnist[1].labels), processed / name)
     assert "MNIST/processed" in refused(raw.parents[1])
 
 
@@ -87,11 +87,30 @@ def test_the_validation_set_is_a_tenth_of_every_digit_and_always_the_same(mnist)
 
 
 def test_images_are_normalised_by_the_training_set(mnist):
-    pixels = mnist[0].images.float() / 255
-    assert (pixels.mean().item(), pixels.std().item()) == pytest.approx((MEAN, STD), abs=5e-5)
-    eights = select_digits(mnist[1], (8,)).images
-    expected = (mnist[1].images[mnist[1].labels == 8][17].float() / 255 - MEAN) / STD
-    torch.testing.assert_close(eights[17, 0], expected)
+    images = mnist[0].images
+    assert images.shape == (60_000, 1, 28, 28) and images.dtype == torch.float32
+    assert (images.mean().item(), images.std().item()) == pytest.approx((0, 1), abs=5e-4)
+    assert (images.min().item(), images.max().item()) == pytest.approx((-MEAN / STD, (1 - MEAN) / STD))
+
+
+def test_selecting_gives_the_images_of_these_digits_however_often(mnist):
+    eights = select_digits(select_digits(mnist[1], (7, 8, 9)), (8,))
+    assert torch.equal(eights.images, mnist[1].images[mnist[1].labels == 8]) and (eights.labels == 8).all()
+
+
+def test_draws_of_few_labels_are_nested_balanced_and_in_order(mnist):
+    def places(count, seed):
+        numbered = mnist[0]._replace(images=torch.arange(60_000))
+        drawn = few_labels(numbered, count, seed)
+        assert drawn.labels.bincount().tolist() == [count] * 10
+        assert torch.equal(drawn.images, drawn.images.sort().values)
+        assert torch.equal(drawn.labels, mnist[0].labels[drawn.images])
+        return set(drawn.images.tolist())
+
+    assert places(5, 0) < places(30, 0)
+    assert places(5, 0) == places(5, 0) != places(5, 1)
+    with pytest.raises(UserError, match="5421 training images of the digit 5.*--per-digit"):
+        few_labels(mnist[0], 5422, 0)
 
 
 @pytest.mark.parametrize("spec, digits", [("0-6", (0, 1, 2, 3, 4, 5, 6)), ("9,1,4,5", (1, 4, 5, 9)), ((7, 8), (7, 8)),

@@ -1,6 +1,5 @@
 """Training: what moves and what does not, what is counted, and that the same seed does the same."""
 
-import time
 from copy import deepcopy
 from functools import partial
 
@@ -12,7 +11,7 @@ from torch import nn
 
 import finetune
 import training
-from data import Split, UserError
+from data import Split, UserError, few_labels
 from finetune import fine_tune
 from model import FRESH_SEED, build_model, divide, reinitialise
 from training import evaluate, extract_features, fit, predict
@@ -49,6 +48,7 @@ def test_three_parts_start_and_end_as_they_should(base, new_task, monkeypatch, f
     fine_tune(base, new_task.train, new_task.validation, frozen=frozen, reinit=reinit, seed=5,
               recompute_frozen=recompute_frozen, **OPTIONS | {"epochs": 2})
     (start,) = started
+    assert not any(module.training for module in base.modules())
     before, at_start, at_end = (divide(model, frozen, reinit) for model in (original, start, base))
 
     # At the start: two parts are the base's, bit for bit; the last is as if training had just begun.
@@ -70,7 +70,7 @@ def test_three_parts_start_and_end_as_they_should(base, new_task, monkeypatch, f
 @pytest.mark.parametrize("again", [lambda *args: fine_tune(*args, frozen=0, reinit=0), fit], ids=["fine_tune", "fit"])
 @pytest.mark.parametrize("recompute_frozen", [False, True], ids=["features-once", "recompute"])
 def test_what_one_fine_tuning_froze_the_next_training_trains(base, new_task, again, recompute_frozen):
-    base.conv2.requires_grad_(False)  # as somebody's own code may have done
+    base[1].requires_grad_(False)  # as somebody's own code may have done
     fine_tune(base, new_task.train, new_task.validation, frozen=1, reinit=1)
     fine_tune(base, new_task.train, new_task.validation, frozen=2, reinit=1, recompute_frozen=recompute_frozen)
     between = deepcopy(base.state_dict())
@@ -78,9 +78,19 @@ def test_what_one_fine_tuning_froze_the_next_training_trains(base, new_task, aga
     assert not any(torch.equal(value, between[name]) for name, value in base.state_dict().items())
 
 
+@pytest.mark.parametrize("error, options", [
+    (UserError, {"epochs": 9, "batch_size": 60_000}), (ValueError, {"reinit": 9}), (ValueError, {"reinit": 1})])
+def test_a_fine_tuning_that_is_refused_leaves_the_model_as_it_was(base, new_task, error, options):
+    base[-1].scale = nn.Parameter(torch.ones(1))  # what cannot be reinitialised
+    before, modes = deepcopy(base.state_dict()), [module.training for module in base.train().modules()]
+    with pytest.raises(error):
+        fine_tune(base, new_task.train, new_task.validation, **options)
+    assert equal_states(base.state_dict(), before) and [module.training for module in base.modules()] == modes
+
+
 def test_reinitialising_every_block_is_training_a_fresh_model(base, new_task):
     fresh = build_model(FRESH_SEED + 3)
-    assert not torch.isclose(fresh.conv1[0].weight, build_model(3).conv1[0].weight).any()  # not the base's start
+    assert not torch.isclose(*(next(model.parameters()) for model in (fresh, build_model(3)))).any()
     torch.manual_seed(FRESH_SEED + 3)
     reinitialise(fresh)  # the same weights; older PyTorch draws them in another order
     expected = fit(fresh, new_task.train, new_task.validation, seed=3, **OPTIONS)
@@ -143,7 +153,7 @@ def test_what_happens_only_the_first_time_is_on_no_models_clock(base, new_task, 
             done.add(block.training)
             clock[0] += 100
 
-    for block in (base.conv1, base.conv2):
+    for block in base[:2]:
         block.register_forward_pre_hook(first_time)
     train = fit if way == "fresh" else partial(fine_tune, recompute_frozen=way == "recompute")
     curve = train(base, new_task.train, new_task.validation, epochs=1, batch_size=32, last_row_only=True)
@@ -156,9 +166,7 @@ def test_what_happens_only_the_first_time_is_on_no_models_clock(base, new_task, 
 def test_the_same_seed_gives_the_same_curve_and_weights_and_another_seed_does_not(new_task):
     curves, models = [], []
     for seed in (1, 1, 2):
-        torch.manual_seed(time.time_ns())  # what others draw must not matter
-        models.append(build_model(1))
-        torch.manual_seed(time.time_ns())
+        models.append(build_model(1))  # seeds PyTorch's own generator alike: only `seed` differs
         curves.append(without_seconds(fit(models[-1], new_task.train, new_task.validation, seed=seed, **OPTIONS)))
     assert curves[0] == curves[1]
     assert equal_states(models[0].state_dict(), models[1].state_dict())
@@ -169,18 +177,20 @@ def test_the_same_seed_gives_the_same_curve_and_weights_and_another_seed_does_no
     assert all(a["train_loss"] != b["train_loss"] for a, b in zip(curves[0][1:], curves[2][1:], strict=True))
 
 
-def test_the_warm_up_changes_neither_the_model_nor_the_random_state(base, new_task):
-    state, weights = torch.get_rng_state(), deepcopy(base.state_dict())
+def test_the_warm_up_does_not_change_the_model(base, new_task):
+    weights = deepcopy(base.state_dict())
     training._warm_up(base, new_task.train, 25)
-    assert torch.equal(torch.get_rng_state(), state) and equal_states(base.state_dict(), weights)
-    assert all(parameter.grad is None for parameter in base.parameters())
+    assert equal_states(base.state_dict(), weights) and all(weight.grad is None for weight in base.parameters())
 
 
-def test_fewer_than_ten_steps_are_refused_whoever_asks(base, new_task):
-    few = Split(*(values[:30] for values in new_task.train))
-    with pytest.raises(UserError, match="9 optimisation steps are too few to train, 10 are needed"):
+def test_fewer_than_ten_steps_are_refused_and_many_epochs_print_about_twenty_rows(base, new_task, capsys):
+    few = few_labels(new_task.train, 10, seed=0)
+    with pytest.raises(UserError, match="9 steps are too few: give --epochs 200"):
         fit(base, few, new_task.validation, epochs=9)
-    assert len(fit(base, few, new_task.validation, epochs=10)) == 11
+    for epochs, rows in ((10, 11), (30, 16), (200, 21)):
+        assert len(fit(base, few, new_task.validation, epochs=epochs, verbose=True)) == epochs + 1
+        printed = capsys.readouterr().out.splitlines()
+        assert len(printed) == rows and printed[-1].startswith(f"epoch {epochs}:")
 
 
 @pytest.mark.parametrize("count, batch_size", [(37, 8), (33, 32), (7, 32), (100, 9)])
@@ -211,3 +221,12 @@ def test_evaluation_is_the_mean_over_all_images(base, new_task):
     assert loss == pytest.approx(-of_labels.log().mean().item(), rel=1e-5)
     assert accuracy == (logits.argmax(1) == new_task.train.labels).double().mean().item()
     assert torch.equal(predict(base.train(), new_task.train.images), logits.argmax(1))
+
+
+def test_evaluation_leaves_every_module_in_the_mode_it_had(base, new_task):
+    for mode in (True, False):
+        base.train(mode)[1].train(not mode)  # modes differ within the model
+        before = [module.training for module in base.modules()]
+        evaluate(base, new_task.validation)
+        predict(base, new_task.validation.images)
+        assert [module.training for module in base.modules()] == before
