@@ -1,17 +1,19 @@
 # make               set up .venv, train the three models, compare them
 # make test          the tests
+# make report        report.md -> report.pdf, at most two pages
+# make submission    everything to hand in -> submission.zip
 # make study         many seeds, few labels, every cut, every choice of new digits (two hours); resumes
 # make summary       what the study's runs say, and its figures (seconds)
 # make benchmark     how long training takes, and why (a few minutes)
-# make report        report.md -> report.pdf, at most two pages
-# make submission    everything to hand in -> submission.zip
 
 PYTHON ?= python3
 PY := .venv/bin/python
 # A notebook that calls make sets its own backend for Matplotlib, which .venv does not have.
 export MPLBACKEND := agg
+# Where somebody has set it, pip refuses to install into .venv.
+export PIP_USER := 0
 
-.PHONY: all test study summary benchmark report submission
+.PHONY: all test report submission study summary benchmark
 
 all: .venv/ready
 	$(PY) train_base.py
@@ -22,23 +24,24 @@ all: .venv/ready
 test: .venv/dev
 	$(PY) -m pytest -q
 
-study: .venv/ready
-	$(PY) -m experiments.study
-	$(PY) -m experiments.summary
-
-summary benchmark: .venv/ready
-	$(PY) -m experiments.$@
-
 report: .venv/dev
 	$(PY) tools/typeset.py
 
 submission: report
-	find experiments tests tools -name __pycache__ -prune -exec rm -r {} +
-	$(PY) -m zipfile -c submission.zip report.pdf *.md *.py *.txt pyproject.toml Makefile \
-		data experiments plots results tests tools
+	$(PY) tools/submission.py
+
+study: .venv/dev
+	$(PY) -m experiments.study
+	$(PY) -m experiments.summary
+
+summary benchmark: .venv/dev
+	$(PY) -m experiments.$@
+
+NEEDS := import sys; sys.exit(sys.version_info < (3, 10) and "error: $(PYTHON) is older than Python 3.10: \
+	name a newer one, as in make PYTHON=python3.12")
 
 .venv/ready: requirements.txt
-	test -x .venv/bin/pip || $(PYTHON) -m venv .venv
+	@$(PY) -c "" 2> /dev/null || { $(PYTHON) -c '$(NEEDS)' && $(PYTHON) -m venv --clear .venv; }
 	$(PY) -m pip install -q -r requirements.txt
 	@touch $@
 

@@ -15,7 +15,7 @@ from torch import nn
 from data import Split, UserError
 from model import evaluation_mode
 
-EPOCHS, BATCH_SIZE, LEARNING_RATE = 5, 128, 0.008  # see "How the hyperparameters were chosen" in README.md
+EPOCHS, BATCH_SIZE, LEARNING_RATE = 5, 128, 0.008  # see "How the hyperparameters were chosen" in experiments/README.md
 WEIGHT_DECAY = 0.01  # AdamW's usual value
 STEPS = 200  # that few labels are trained with
 FEWEST_STEPS = 10  # the schedule needs some: a single step would be taken at its lowest learning rate

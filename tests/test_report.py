@@ -137,8 +137,12 @@ REPORT = [
     ("**What it means.**", f"what {ratio(BREAK_EVEN, 1)} fine-tunings save"),
     ("**What it means.**", f"take about {TIMES_FRESH['recompute']} of the fresh model's time"),
 ]
-README = [*IN_SHORT, *MODEL_TABLE, *RATE_TABLE, ("**Where to cut.**", gain(CUTS[None, 2, 2]["gain"], 2)),
-          ("**Where to cut.**", gain(CUTS[None, 3, 1]["gain"], 2))]
+README = [*MODEL_TABLE, ("**All training images:**", gain(MODELS["gain"], 2)),
+          ("**All training images:**", f"gains {gain(LABELS[10, False]['gain'])}"),
+          ("**All training images:**", gain(BEST["gain"])),
+          ("**All training images:**", f"takes {percent(WAYS['once']['to_fresh']['median'])} of the fresh model's")]
+EVIDENCE = [*RATE_TABLE, ("**Where to cut.**", gain(CUTS[None, 2, 2]["gain"], 2)),
+            ("**Where to cut.**", gain(CUTS[None, 3, 1]["gain"], 2))]
 
 
 def missing(text, quotes):
@@ -161,8 +165,9 @@ def test_every_number_of_the_report_is_in_its_own_paragraph():
     assert missing(REPORT_TEXT, REPORT) == []
 
 
-def test_every_number_of_the_readme_is_in_its_own_paragraph():
-    assert missing((ROOT / "README.md").read_text(encoding="utf-8"), README) == []
+@pytest.mark.parametrize("path, quotes", [("README.md", README), ("experiments/README.md", EVIDENCE)])
+def test_every_number_of_the_readmes_is_in_its_own_paragraph(path, quotes):
+    assert missing((ROOT / path).read_text(encoding="utf-8"), quotes) == []
 
 
 @as_it_comes

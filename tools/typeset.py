@@ -2,8 +2,9 @@
 
     python tools/typeset.py
 
-Pandoc reads the Markdown and Typst sets it; both come with requirements-dev.txt. A picture is a paragraph of its own,
-as wide as the text, and the paragraph after it is its caption.
+Pandoc reads the Markdown, HTML in it too (html.lua), and Typst sets it; both come with requirements-dev.txt. A picture
+is a paragraph of its own, as wide as the text, and the paragraph after it is its caption. Where the text font lacks a
+letter (in a Chinese name), a font of this machine has to have it.
 """
 
 import argparse
@@ -38,9 +39,10 @@ def main():
     flags.add_argument("report", nargs="?", type=Path, default=Path(__file__).parent.parent / "report.md",
                        help="the Markdown file (default: the project's report.md)")
     report = flags.parse_args().report
-    body = pypandoc.convert_text(report.read_text(encoding="utf-8"), "typst", format="gfm", extra_args=["--wrap=none"])
+    body = pypandoc.convert_text(report.read_text(encoding="utf-8"), "typst", format="gfm",
+                                 extra_args=["--wrap=none", "--lua-filter", str(Path(__file__).with_name("html.lua"))])
     try:
-        pdf = typst.compile((STYLE + body).encode(), root=report.parent, ignore_system_fonts=True)
+        pdf = typst.compile((STYLE + body).encode(), root=report.parent)
     except typst.TypstError as error:
         print(f"error: {report}: {error}", file=sys.stderr)
         sys.exit(2)

@@ -1,0 +1,28 @@
+"""The project's folder -> submission.zip, in it: all but hidden files, environments, checkpoints and caches.
+
+    python tools/submission.py
+"""
+
+import os
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+ARCHIVE = ROOT / "submission.zip"
+
+
+def main():
+    with zipfile.ZipFile(ARCHIVE, "w", zipfile.ZIP_DEFLATED) as archive:
+        for folder, folders, files in os.walk(ROOT):
+            folders[:] = [name for name in folders if not name.startswith(".") and name not in
+                          ("checkpoints", "__pycache__") and not Path(folder, name, "pyvenv.cfg").exists()]
+            for path in (Path(folder, name) for name in files if not name.startswith(".")):
+                if path != ARCHIVE:
+                    archive.write(path, path.relative_to(ROOT))
+    print(f"wrote {ARCHIVE} ({ARCHIVE.stat().st_size / 1e6:.1f} MB)")
+    if "_name, student number" in (ROOT / "report.md").read_text(encoding="utf-8"):
+        print("the participants' names are still missing in report.md")
+
+
+if __name__ == "__main__":
+    main()
