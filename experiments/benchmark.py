@@ -6,25 +6,24 @@ The four trainings run in turns, round after round, a seed each: medians and ran
 operations that PyTorch counts for them. Writes results/benchmark.json, plots/losses.png and plots/times.png.
 """
 
-import statistics
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 import cli
-from data import Task, load_task
+from data import load_task
 from experiments.figures import draw
 from experiments.plan import setting
 from experiments.study import train
 from finetune import FROZEN
 from model import Frozen, build_model
 from results import environment, save, to_json
-from training import BATCH_SIZE, EPOCHS, LEARNING_RATE, now
+from training import BATCH_SIZE, EPOCHS, LEARNING_RATE
 
 WAYS = ("base", "fresh", "recompute", "once")  # recompute: conv1 runs in each step, as is usual; once: features once
-PASSES = 100  # of one batch through conv1, in a round
 
 
 def count(step: Callable) -> int:
@@ -37,8 +36,9 @@ def count(step: Callable) -> int:
 def count_operations(images: dict[str, int], epochs: int) -> dict:
     """Operations of a whole training in each of `WAYS`; `images`: how many training images each has.
 
-    `frozen_weight_gradient`: what of the difference between fresh and recompute is the frozen block's gradient for its
-    weights, which takes as many as its forward pass. The rest is the next block's gradient for its input.
+    `features`: what of `once` is the frozen block's one run. `frozen_weight_gradient`: what of the difference between
+    fresh and recompute is that block's gradient for its weights, which takes as many as its forward pass. The rest is
+    the next block's gradient for its input.
     """
     batch = torch.zeros(2, 1, 28, 28)  # two images: one alone could not be normalised
     model = build_model()
@@ -50,27 +50,14 @@ def count_operations(images: dict[str, int], epochs: int) -> dict:
             "once": count(lambda: trained(features).sum().backward())}
     step["base"] = step["fresh"]
     operations = {way: step[way] * images[way] * epochs // 2 for way in WAYS}
-    operations["once"] += forward * images["once"] // 2
+    operations["features"] = forward * images["once"] // 2
+    operations["once"] += operations["features"]
     return operations | {"frozen_weight_gradient": forward * images["fresh"] * epochs // 2}
 
 
-def time_first_block(task: Task) -> float:
-    """The share of the first block's forward pass that its convolution takes, by time; measured in turns."""
-    block = build_model()[0].eval().to(task.train.labels.device)  # as it runs where it is frozen
-    batch = task.train.images[:BATCH_SIZE]
-    seconds = [0.0, 0.0]
-    with torch.no_grad():
-        for _ in range(PASSES):
-            for place, part in enumerate((block[0], block)):
-                start = now(batch.device)
-                part(batch)
-                seconds[place] += now(batch.device) - start
-    return seconds[0] / seconds[1]
-
-
-def median_and_range(values: list[float]) -> dict:
+def median_and_range(values: np.ndarray) -> dict:
     """Median and range over the rounds."""
-    return {"median": statistics.median(values), "lowest": min(values), "highest": max(values)}
+    return {"median": float(np.median(values)), "lowest": float(min(values)), "highest": float(max(values))}
 
 
 def summarise_curve(curves: list[list[dict]]) -> list[dict]:
@@ -80,34 +67,39 @@ def summarise_curve(curves: list[list[dict]]) -> list[dict]:
         row = {"epoch": of_epoch[0]["epoch"]}
         for name in ("seconds", "train_loss", "validation_loss", "train_accuracy", "validation_accuracy"):
             values = [each[name] for each in of_epoch]
-            row[name] = {"mean": statistics.fmean(values), "lowest": min(values), "highest": max(values)}
+            row[name] = {"mean": float(np.mean(values)), "lowest": min(values), "highest": max(values)}
         rows.append(row)
     return rows
 
 
+def savings(cost: dict) -> dict:
+    """What fine-tuning saves, in shares of the fresh model's cost; `cost`: seconds or operations of each way.
+
+    `total`, by the parts: `backward`, by not training the frozen block; `forward`, by not running it in the steps; less
+    `features`, for running it once.
+    """
+    steps = cost["once"] - cost["features"]
+    saved = {"total": cost["fresh"] - cost["once"], "backward": cost["fresh"] - cost["recompute"],
+             "forward": cost["recompute"] - steps, "features": cost["features"]}
+    return {part: value / cost["fresh"] for part, value in saved.items()}
+
+
 def summarise(curves: dict[str, list[list[dict]]], operations: dict[str, int]) -> dict:
-    """The times of the four ways, their ratios to fresh, and what is saved between fresh, recompute and once.
+    """The times of the four ways, their ratios to fresh, and what is saved.
 
     Ratios and savings are those within a round: the machine is about as fast for all four then.
     """
-    seconds = {way: [curve[-1]["seconds"] for curve in curves[way]] for way in WAYS}
-    fresh = seconds["fresh"]
-    ways = {way: {"seconds": median_and_range(seconds[way]), "curve": summarise_curve(curves[way]),
-                  "to_fresh": median_and_range([time / other for time, other in zip(seconds[way], fresh)]),
-                  "predicted_to_fresh": operations[way] / operations["fresh"]} for way in WAYS}
-    saved = {}
-    for name, before, after in (("backward", "fresh", "recompute"), ("forward", "recompute", "once")):
-        shares = [(longer - shorter) / other
-                  for longer, shorter, other in zip(seconds[before], seconds[after], fresh)]
-        saved[name] = {"of_fresh": median_and_range(shares),
-                       "predicted_of_fresh": (operations[before] - operations[after]) / operations["fresh"]}
+    seconds = {way: np.array([curve[-1]["seconds"] for curve in curves[way]]) for way in WAYS}
+    seconds["features"] = np.array([curve[0]["seconds"] for curve in curves["once"]])
+    measured, predicted = savings(seconds), savings(operations)
+    saved = {part: {"of_fresh": median_and_range(measured[part]), "predicted_of_fresh": predicted[part]}
+             for part in measured}
     saved["backward"]["predicted_for_frozen_weights"] = operations["frozen_weight_gradient"] / operations["fresh"]
-    target = ways["fresh"]["curve"][-1]
-    reached = next((row for row in ways["once"]["curve"]
-                    if row["validation_accuracy"]["mean"] >= target["validation_accuracy"]["mean"]), None)
-    return {"seconds": seconds, "operations": operations, "ways": ways, "saved": saved,
-            "fresh_accuracy_reached": reached and {
-                "epoch": reached["epoch"], "of_fresh": reached["seconds"]["mean"] / target["seconds"]["mean"]}}
+    ways = {way: {"seconds": median_and_range(seconds[way]), "curve": summarise_curve(curves[way]),
+                  "to_fresh": median_and_range(seconds[way] / seconds["fresh"]),
+                  "predicted_to_fresh": operations[way] / operations["fresh"]} for way in WAYS}
+    return {"seconds": {name: list(values) for name, values in seconds.items()}, "operations": operations, "ways": ways,
+            "saved": saved}
 
 
 def main():
@@ -117,7 +109,7 @@ def main():
     args = cli.parse(flags)
     base_task, new_task = (load_task(args.data_dir, digits, args.device) for digits in ("0-6", "7-9"))
     tasks = {way: base_task if way == "base" else new_task for way in WAYS}
-    curves, convolution, base = {way: [] for way in WAYS}, [], None
+    curves, base = {way: [] for way in WAYS}, None
     for seed in tqdm(range(args.rounds), "rounds", disable=None, leave=False):
         turn = seed % 3
         for way in ("base", *WAYS[1 + turn :], *WAYS[1 : 1 + turn]):  # no way always comes after the same one
@@ -127,12 +119,10 @@ def main():
             curves[way].append(curve)
             if way == "base":
                 base = model
-        convolution.append(time_first_block(new_task))
     operations = count_operations({way: len(tasks[way].train.labels) for way in WAYS}, EPOCHS)
     results = {"experiment": "benchmark", "rounds": args.rounds,
                "settings": {"epochs": EPOCHS, "batch_size": BATCH_SIZE, "learning_rate": LEARNING_RATE},
-               **summarise(curves, operations), "convolution_of_first_block": median_and_range(convolution),
-               "environment": environment(args.device)}
+               "network": str(build_model()), **summarise(curves, operations), "environment": environment(args.device)}
     save(args.out / "results" / "benchmark.json", to_json(results))
     draw("benchmark", results, args.out)
     for way in WAYS:

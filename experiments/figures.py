@@ -14,13 +14,14 @@ import cli
 from experiments.plan import BLOCKS, CUT, FEW
 from plotting import COLOURS, LABELS, WIDTH, draw_losses, to_png
 from results import save
+from training import STEPS
 
 ALL_LABELS = 5420  # per digit: 16,259 training images of three digits
 
 
 def losses_figure(results: dict) -> Figure:
     """Training and validation loss of the three models over epochs: mean and range of the benchmark's rounds."""
-    figure = Figure(figsize=(WIDTH, 1.5))
+    figure = Figure(figsize=(WIDTH, 2.6))
     panels = figure.subplots(1, 3, sharey=True)
     losses = ("train_loss", "validation_loss")
     for axes, (name, way) in zip(panels, {"base": "base", "finetune": "once", "fresh": "fresh"}.items()):
@@ -38,22 +39,11 @@ def losses_figure(results: dict) -> Figure:
 
 
 def few_labels_figure(summary: dict) -> Figure:
-    """Left: test error over the number of labels per digit. Right: how many choices of new digits gain how much."""
-    figure = Figure(figsize=(WIDTH, 1.9))
-    panels = figure.subplot_mosaic([["labels", "few"], ["labels", "few_shifted"]], width_ratios=(5, 4))
-    _draw_labels(panels["labels"], summary)
-    panels["few_shifted"].sharex(panels["few"])
-    for part, name in (("few", f"{FEW} labels"), ("few_shifted", f"{FEW} labels, shifted")):
-        axes, rows = panels[part], summary["choices"][part]["by_choice"]
-        gains = [100 * row["gain"] for row in rows]
-        halves = range(math.floor(2 * min(gains)), math.ceil(2 * max(gains)) + 1)
-        axes.hist(gains, [half / 2 for half in halves], color="#CC79A7")  # a bar for every half point
-        axes.axvline(0, color="black", linewidth=0.8)
-        axes.axvline(sum(gains) / len(gains), color="black", linestyle="--", linewidth=0.8)
-        axes.set_ylabel("choices")
-        axes.set_title(f"{len(rows)} choices of new digits, {name}")
-    panels["few"].tick_params(labelbottom=False)
-    panels["few_shifted"].set_xlabel("gain of transfer (points); dashed: mean")
+    """Test error of both models. Left: over the number of labels. Right: of every setting tried with few labels."""
+    figure = Figure(figsize=(WIDTH, 2.05))
+    left, right = figure.subplots(1, 2)
+    _draw_labels(left, summary)
+    _draw_grid(right, summary["tuned"])
     return figure
 
 
@@ -81,6 +71,23 @@ def _draw_labels(axes, summary: dict) -> None:
     axes.set_xlabel("labelled images per digit of 7-9")
     axes.set_ylabel("test error (%)")
     axes.set_title(f"Digits 7-9, {summary['seeds']} seeds, {summary['tuned']['seeds']} at {FEW} labels")
+
+
+def _draw_grid(axes, tuned: dict) -> None:
+    for model in ("fresh", "finetune"):
+        for shifted in (False, True):
+            for steps, face in ((STEPS, "white"), (4 * STEPS, COLOURS[model])):
+                rows = [row for row in tuned["grid"]
+                        if (row["model"], row["shifted"], row["steps"]) == (model, shifted, steps)]
+                axes.plot([row["rate"] for row in rows], [100 * (1 - row["test"]["mean"]) for row in rows],
+                          "o--" if shifted else "o-", color=COLOURS[model], markerfacecolor=face)
+    rates = sorted({row["rate"] for row in tuned["grid"]})
+    axes.set_xscale("log")
+    axes.set_xticks(rates, [f"{rate:g}" for rate in rates])
+    axes.minorticks_off()
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("learning rate")
+    axes.set_title(f"{FEW} labels per digit; open: {STEPS} steps, filled: {4 * STEPS}")
 
 
 def cuts_figure(summary: dict) -> Figure:
@@ -112,37 +119,35 @@ def cuts_figure(summary: dict) -> Figure:
 
 def times_figure(results: dict) -> Figure:
     """Left: the four training times, beside what operation counts alone predict. Right: validation error over time."""
-    figure = Figure(figsize=(WIDTH, 1.55))
-    left, right = figure.subplots(1, 2, width_ratios=(3, 2))
+    figure = Figure(figsize=(WIDTH, 1.85))
+    left, right = figure.subplots(1, 2)
     ways, fresh = results["ways"], results["ways"]["fresh"]["seconds"]["median"]
-    names = {"base": "base (0-6)", "fresh": "fresh", "recompute": f"fine-tuned, {BLOCKS[0]}\nin each step",
-             "once": "fine-tuned,\nfeatures once"}
-    colours = {"base": COLOURS["base"], "fresh": COLOURS["fresh"]}
+    names = {"base": "base", "fresh": "fresh", "recompute": f"{BLOCKS[0]} in\nevery step", "once": f"{BLOCKS[0]}\nonce"}
     for place, way in enumerate(names):
         time, ratio, predicted = ways[way]["seconds"], ways[way]["to_fresh"]["median"], ways[way]["predicted_to_fresh"]
-        colour = colours.get(way, COLOURS["finetune"])
-        left.barh(place - 0.17, time["median"], 0.32, color=colour)
-        left.errorbar([time["median"]], [place - 0.17], fmt="none", color="black", capsize=2, linewidth=1, xerr=[
+        colour = COLOURS.get(way, COLOURS["finetune"])
+        left.barh(place - 0.2, time["median"], 0.4, color=colour, edgecolor=colour)
+        left.errorbar([time["median"]], [place - 0.2], fmt="none", color="black", capsize=2, linewidth=1, xerr=[
             [time["median"] - time["lowest"]], [time["highest"] - time["median"]]])
-        left.barh(place + 0.17, fresh * predicted, 0.32, color="white", edgecolor=colour)
-        left.text(max(time["highest"], fresh * predicted), place, f"  {ratio:.2f} of fresh ({predicted:.2f})",
-                  va="center")
+        left.barh(place + 0.2, fresh * predicted, 0.4, color="white", edgecolor=colour)
+        left.text(0.2, place - 0.2, f"{ratio:.2f}", va="center_baseline", color="white")
+        left.text(0.2, place + 0.2, f"{predicted:.2f}", va="center_baseline")
     left.set_yticks(range(len(names)), names.values(), linespacing=0.9)
     left.invert_yaxis()
     left.grid(False, axis="y")
     left.set_xlabel("training time (s)")
-    left.set_xlim(0, 1.5 * ways["base"]["seconds"]["highest"])
-    left.set_title("filled: measured; open: by operations")
+    left.set_title("Filled: measured; open: counted; ratios to fresh")
     for way, name in (("fresh", "fresh"), ("once", "finetune")):
         curve = ways[way]["curve"][1:]  # before the first step nothing is known yet
         right.plot([row["seconds"]["mean"] for row in curve],
-                   [100 * (1 - row["validation_accuracy"]["mean"]) for row in curve], "o-", color=COLOURS[name],
+                   [100 * (1 - row["validation_accuracy"]["mean"]) for row in curve], "s-", color=COLOURS[name],
                    label=LABELS[name])
     right.legend()
     right.set_xlim(0)
     right.set_ylim(0)
     right.set_xlabel("training time (s)")
-    right.set_title("validation error (%)")
+    right.set_ylabel("validation error (%)")
+    right.set_title("Digits 7-9")
     return figure
 
 

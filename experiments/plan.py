@@ -26,7 +26,6 @@ EXERCISE = (7, 8, 9)  # the new digits of the exercise
 # with the seed n: with one seed for all, the noise of that seed would be the same everywhere and would not average out.
 CHOICES = [tuple(sorted(new)) for new in combinations(range(9, -1, -1), 3)]
 CHOICES_AT = ((10, False), (10, True), (None, False))  # labels per digit, shifted
-REPEAT_EVERY = 20  # every 20th choice is trained with three seeds: the noise within a choice
 FEW = 10  # labels per digit where only one small number is tried
 MORE_SEEDS = 3  # times as many seeds there
 LABEL_COUNTS = ((5, False), (FEW, False), (100, False), (1000, False), (5, True), (FEW, True), (100, True))
@@ -87,9 +86,8 @@ def plan(seeds: int, choices: int) -> list[dict]:
             runs += both(seed, per_digit=FEW, shifted=shifted, steps=steps, rate=rate)
         runs += [setting("finetune", seed, per_digit=FEW, cut=cut) for cut in CUTS]
     for new in spread(choices):
-        for seed in choice_seeds(new):
-            for count, shifted in CHOICES_AT:
-                runs += both(seed, new=new, per_digit=count, shifted=shifted)
+        for count, shifted in CHOICES_AT:
+            runs += both(CHOICES.index(new), new=new, per_digit=count, shifted=shifted)
     bases = [setting("base", run["seed"], new=tuple(run["new"])) for run in runs]  # what they start from
     runs += bases
     return list({key(run): run for run in runs}.values())
@@ -98,10 +96,3 @@ def plan(seeds: int, choices: int) -> list[dict]:
 def spread(choices: int) -> list[tuple[int, ...]]:
     """`choices` of the 120 choices of three new digits, evenly spread, the exercise's own first."""
     return [CHOICES[int(number)] for number in np.linspace(0, len(CHOICES) - 1, min(choices, len(CHOICES))).round()]
-
-
-def choice_seeds(new: tuple[int, ...]) -> list[int]:
-    """The seeds of a choice; the exercise's own is repeated with the seeds of the other parts already."""
-    number = CHOICES.index(new)
-    repeats = 3 if number % REPEAT_EVERY == 0 and new != EXERCISE else 1
-    return [number + len(CHOICES) * repeat for repeat in range(repeats)]

@@ -101,5 +101,9 @@ def snapshot(folder):
     return {path: path.read_bytes() for path in sorted(Path(folder).rglob("*")) if path.is_file()}
 
 
+same_network = pytest.mark.skipif(str(build_model()) != read_json(ROOT / "results" / "benchmark.json")["network"],
+                                  reason="the evidence is of another network")
+
+
 def equal_states(first, second):
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)

@@ -12,7 +12,7 @@ from pathlib import Path
 import matplotlib
 import pytest
 import torch
-from conftest import ROOT, SCRIPTS, read_json, run_script, snapshot, start
+from conftest import ROOT, SCRIPTS, read_json, run_script, same_network, snapshot, start
 from torch import nn
 
 import data
@@ -160,7 +160,7 @@ def test_every_point_is_inside_the_axes_whatever_the_losses_are(finished):
         for axes in figure.axes:
             points = axes.transAxes.inverted().transform(
                 axes.transData.transform([point for line in axes.lines for point in line.get_xydata()]))
-            assert 0 <= points.min() and points.max() <= 1
+            assert 0 <= points.min() and points.max() <= 1 and axes.get_ylim()[0] == 0
             assert all(len(line.get_xdata()) in (1, 3) for line in axes.lines)  # from epoch 1 on
 
 
@@ -175,7 +175,7 @@ def test_figures_owe_nothing_to_the_readers_matplotlibrc(finished):
 
 
 @pytest.mark.parametrize("frozen, reinit, flags", [
-    (1, 2, ()), (2, 1, ()), (0, len(BLOCKS), ()), (1, 2, ("--recompute-frozen", "--digits", "7,9"))])
+    (1, 2, ()), (2, 1, ()), (0, len(BLOCKS), ()), (1, 2, ("--recompute-frozen", "--per-digit", 80))])
 def test_finetune_prints_the_three_parts_and_keeps_the_frozen_one(run, finished, tmp_path, frozen, reinit, flags):
     path = finished / "checkpoints" / "base.pt"
     status, stdout, _ = run("finetune", "--base", path, "--batch-size", 32, "--out", tmp_path, "--frozen", frozen,
@@ -191,8 +191,10 @@ def test_finetune_prints_the_three_parts_and_keeps_the_frozen_one(run, finished,
     found, its_base = read_json(tmp_path / "results" / "finetune.json"), read_json(finished / "results" / "base.json")
     assert found["base"] == its_base["settings"] | {"checkpoint": its_base["checkpoint"]}
     assert (found["curve"][0]["seconds"] > 0) == (frozen > 0 and not flags)
+    assert (found["images"]["train"] == 240) == bool(flags)
 
 
+@same_network
 def test_ten_labels_per_digit_are_the_line_of_the_study(tmp_path, monkeypatch):
     """Equal where processor and versions are those of the line, elsewhere like another seed."""
     def few_validation_images(split, whole=data.split_validation):  # the curve of 200 epochs takes long
@@ -243,6 +245,7 @@ def test_an_output_folder_that_cannot_be_made_is_named_before_training(run, tmp_
 
 def test_a_full_disk_is_one_line_after_the_accuracies_and_leaves_nothing_half(run, out, monkeypatch):
     def write_half(path, contents, write=Path.write_bytes):
+        assert path.suffix == ".unfinished"  # never straight into its place
         write(path, contents[: len(contents) // 2])
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 

@@ -45,7 +45,7 @@ def test_three_parts_start_and_end_as_they_should(base, new_task, monkeypatch, f
         return fit(*args, **options)
 
     monkeypatch.setattr(finetune, "fit", first_fit)
-    fine_tune(base, new_task.train, new_task.validation, frozen=frozen, reinit=reinit, seed=5,
+    fine_tune(base.train(), new_task.train, new_task.validation, frozen=frozen, reinit=reinit, seed=5,
               recompute_frozen=recompute_frozen, **OPTIONS | {"epochs": 2})
     (start,) = started
     assert not any(module.training for module in base.modules())
