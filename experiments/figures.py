@@ -76,7 +76,7 @@ def _draw_labels(axes, summary: dict) -> None:
 def _draw_grid(axes, tuned: dict) -> None:
     for model in ("fresh", "finetune"):
         for shifted in (False, True):
-            for steps, face in ((STEPS, "white"), (4 * STEPS, COLOURS[model])):
+            for steps, face in ((STEPS, COLOURS[model]), (4 * STEPS, "white")):
                 rows = [row for row in tuned["grid"]
                         if (row["model"], row["shifted"], row["steps"]) == (model, shifted, steps)]
                 axes.plot([row["rate"] for row in rows], [100 * (1 - row["test"]["mean"]) for row in rows],
@@ -87,7 +87,8 @@ def _draw_grid(axes, tuned: dict) -> None:
     axes.minorticks_off()
     axes.set_ylim(bottom=0)
     axes.set_xlabel("learning rate")
-    axes.set_title(f"{FEW} labels per digit; open: {STEPS} steps, filled: {4 * STEPS}")
+    axes.set_ylabel("test error (%)")
+    axes.set_title(f"{FEW} labels per digit; filled: {STEPS} steps, open: {4 * STEPS}")
 
 
 def cuts_figure(summary: dict) -> Figure:

@@ -95,6 +95,7 @@ MEASURED, COUNTED = ({part: f"{value:.2f}" for part, value in values.items()} fo
 SECONDS = {way: np.array(values) for way, values in TIMES["seconds"].items()}
 # How many fine-tunings save as much time as training the base takes, in each round:
 BREAK_EVEN = benchmark.median_and_range(SECONDS["base"] / (SECONDS["fresh"] - SECONDS["once"]))
+CONV2_GRADIENT = SAVED["backward"]["predicted_of_fresh"] - SAVED["backward"]["predicted_for_frozen_weights"]
 TO_FRESH = {way: f"{row['to_fresh']['median']:.2f}" for way, row in WAYS.items()}
 WORST_SHIFTED = min(row["validation"]["mean"] for row in GRID["finetune"] if row["shifted"])
 BEST_FRESH = max(row["validation"]["mean"] for row in GRID["fresh"])
@@ -105,18 +106,18 @@ QUOTES = {
         ("**Answer.**", f"gains {100 * LABELS[10, False]['gain']['mean']:.1f} percentage points, and "
                         f"{100 * TUNED['best']['gain']['mean']:.1f} when"),
         ("**Answer.**", f"takes {TO_FRESH['once']} of"),
-        ("but mild: both mean", f"accuracy is {accuracy(MODELS['base']['train_accuracy'])}, test accuracy "
-                             f"{accuracy(MODELS['base'])}"),
-        ("but mild: both mean", overfitting("base")),
+        ("for both mean losses fall", f"accuracy is {accuracy(MODELS['base']['train_accuracy'])}, test accuracy "
+                                      f"{accuracy(MODELS['base'])}"),
+        ("for both mean losses fall", overfitting("base")),
         f"{model_row('base', 'base', '0-6', 'base', 3)} {ratio(WAYS['base']['to_fresh'])} |",
         f"| fine-tuned, conv1 run in every step | 7-9 | | | {WAYS['recompute']['seconds']['median']:.1f} s | "
         f"{ratio(WAYS['recompute']['to_fresh'])} |",
         model_row("fine-tuned, conv1 run once", "finetune", "7-9", "once", 3) + f" {ratio(WAYS['once']['to_fresh'])} |",
         model_row("fresh", "fresh", "7-9", "fresh", 3) + " 1 |",
-        ("conv1 is frozen, conv2", f"accuracy is {accuracy(MODELS['finetune']['train_accuracy'])}, test accuracy "
-                                   f"{accuracy(MODELS['finetune'])}"),
-        ("conv1 is frozen, conv2", f"loss is {loss('once', 1)} (fresh: {loss('fresh', 1)})"),
-        ("conv1 is frozen, conv2", f"{loss('once', 5)}, {overfitting('once')}"),
+        ("Initial block: conv1", f"accuracy is {accuracy(MODELS['finetune']['train_accuracy'])}, test accuracy "
+                                 f"{accuracy(MODELS['finetune'])}"),
+        ("Initial block: conv1", f"loss is {loss('once', 1)} (fresh: {loss('fresh', 1)})"),
+        ("Initial block: conv1", f"{loss('once', 5)}, {overfitting('once')}"),
         ("All four blocks", f"accuracy is {accuracy(MODELS['fresh']['train_accuracy'])}, test accuracy "
                             f"{accuracy(MODELS['fresh'])}"),
         ("All four blocks", f"{loss('fresh', 5)}, {overfitting('fresh')}"),
@@ -129,15 +130,15 @@ QUOTES = {
         ("**Ten labels.**", f"{signed(TUNED['best']['gain']['mean'], 1)} points remain"),
         ("**Ten labels.**", f"({percent(WORST_SHIFTED, 1)})"), ("**Ten labels.**", f"({percent(BEST_FRESH, 1)})"),
         ("**Ten labels.**", gain(CHOICES["few"])), ("**Ten labels.**", gain(CHOICES["few_shifted"], unit="")),
-        ("**Does the base's", gain(UNTRAINED[False]["untrained_minus_fresh"])),
+        ("**All labels.**", f"gain of {signed(MODELS['gain']['high'], 2)} points"),
+        ("**Does the base's", f"better by {plain(UNTRAINED[False]['finetune_minus_untrained'])}"),
         ("**Backward pass.**", f"saves {MEASURED['backward']} of"),
-        ("**Backward pass.**", "predicts {}, of which {:.2f}".format(COUNTED["backward"], SAVED["backward"][
-            "predicted_of_fresh"] - SAVED["backward"]["predicted_for_frozen_weights"])),
-        ("**Backward pass.**", f"takes {TO_FRESH['recompute']} of"),
+        ("**Backward pass.**", f"predict {COUNTED['backward']}, conv2's gradient alone {CONV2_GRADIENT:.2f}"),
         ("**Forward pass.**", f"saves {MEASURED['forward']} (counted: {COUNTED['forward']})"),
         ("**Forward pass.**", f"costs {MEASURED['features']} (counted: {COUNTED['features']})"),
-        ("**Forward pass.**", ratio(SAVED["total"]["of_fresh"]).replace(")", f"; counted: {COUNTED['total']})")),
-        ("**Is it worth it?**", ratio(BREAK_EVEN, 1)),
+        ("**Forward pass.**", f"save {ratio(SAVED['total']['of_fresh']).replace('(', '(range ')[:-1]}; "
+                              f"counted: {COUNTED['total']})"),
+        ("**Is it worth it?**", ratio(BREAK_EVEN, 1).replace("(", "fine-tunings save (range ")),
     ],
     "README.md": [
         model_row("base", "base", "0-6", "base"), model_row("fine-tuned", "finetune", "7-9", "once"),
@@ -156,9 +157,10 @@ QUOTES = {
         ("**Shifts.**", f"add {plain(LABELS[10, True]['by_shifts']['finetune'])}"),
         ("**Shifts.**", plain(LABELS[10, True]["by_shifts"]["fresh"])),
         ("**Shifts.**", gain(LABELS[5, True]["by_shifts"]["finetune"])),
-        ("**Shifts.**", gain(UNTRAINED[True]["untrained_minus_fresh"])),
-        ("**Shifts.**", f"one by {plain(UNTRAINED[False]['finetune_minus_untrained'])}, with shifts by "
-                        f"{plain(UNTRAINED[True]['finetune_minus_untrained'])}"),
+        ("**Control.**", f"{gain(UNTRAINED[False]['untrained_minus_fresh'])}, with shifts "
+                         f"{gain(UNTRAINED[True]['untrained_minus_fresh'])}"),
+        ("**Control.**", f"by {plain(UNTRAINED[False]['finetune_minus_untrained'])}, with shifts by "
+                         f"{plain(UNTRAINED[True]['finetune_minus_untrained'])}"),
         saving_row("backward pass", "backward"), saving_row("conv1 not run in the steps", "forward"),
         saving_row("conv1 run once", "features", -1), saving_row("together", "total"),
     ],
@@ -181,9 +183,9 @@ def test_every_quoted_number_is_in_its_own_paragraph(name):
 
 @as_it_comes
 def test_the_conclusions_about_accuracy_hold():
-    # All labels: no gain is shown for 7-9, at most a third of the errors; over all choices it is one in 5,000 images.
+    # All labels: no gain is shown for 7-9, one of over a third of the errors is possible; over all choices a tiny one.
     assert MODELS["gain"]["low"] <= 0 <= MODELS["gain"]["high"] and CHOICES["all"]["low"] > 0
-    assert MODELS["gain"]["high"] / (1 - MODELS["fresh"]["mean"]) == pytest.approx(1 / 3, abs=0.05)
+    assert 1 / 3 < MODELS["gain"]["high"] / (1 - MODELS["fresh"]["mean"]) < 0.4
     assert CHOICES["all"]["validation"]["low"] > 0 and 1 / CHOICES["all"]["mean"] == pytest.approx(5000, rel=0.1)
     # Ten labels: transfer helps at default settings and best against best, and less there.
     assert 0 < TUNED["best"]["gain"]["low"] and TUNED["best"]["gain"]["high"] < LABELS[10, False]["gain"]["low"]
