@@ -21,7 +21,7 @@ TRAIN_SHA256 = "edc0d1098aa497be14ace79ddd5171e5a3dcf9c4d196c015389203eb3ba1f59b
 TEST_SHA256 = "c3f9adf9c66efb572b1f9326c3a511b45910c7173b97be66ceceeeeaef6b802b"
 
 
-class UserError(Exception):
+class UserError(ValueError):
     """Something that the user can fix; its text is the one line that `cli.run` shows."""
 
 
@@ -64,16 +64,16 @@ def load_mnist(data_dir: str | Path, train: bool) -> Split:
     Raises UserError where it cannot be loaded or is not the published one: torchvision would load overwritten pixels
     or a label of 77 without a word.
     """
-    ours = "this project has it in data/MNIST/raw ('git checkout -- data/MNIST' brings it back)"
+    hint = "this project has it in data/MNIST/raw ('git checkout -- data/MNIST' brings it back)"
     try:
         mnist = MNIST(data_dir, train=train, download=True)
     except Exception as error:  # torchvision raises nearly everything
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"cannot load MNIST from {data_dir} ({reason}): {ours}; or name another folder with "
+        raise UserError(f"cannot load MNIST from {data_dir} ({reason}): {hint}; or name another folder with "
                         "--data-dir") from None
     digest = hashlib.sha256(mnist.data.numpy().tobytes() + mnist.targets.to(torch.uint8).numpy().tobytes()).hexdigest()
     if digest != (TRAIN_SHA256 if train else TEST_SHA256):
-        raise UserError(f"what torchvision loads from {data_dir} is not the published MNIST: {ours}; where an old "
+        raise UserError(f"what torchvision loads from {data_dir} is not the published MNIST: {hint}; where an old "
                         "torchvision left a folder MNIST/processed, that is loaded instead: name another --data-dir")
     images = mnist.data.unsqueeze(1).float().div_(255).sub_(MEAN).div_(STD)  # uint8 [N, 28, 28] -> [N, 1, 28, 28]
     return Split(images, mnist.targets)
@@ -101,13 +101,13 @@ def few_labels(split: Split, per_digit: int, seed: int) -> Split:
 
     Images stay in the order of the data set. Raises UserError where a digit has fewer images.
     """
+    digits, counts = split.labels.unique(return_counts=True)
+    if not 1 <= per_digit <= counts.min():
+        raise UserError(f"{per_digit} images of each digit cannot be drawn: give a --per-digit of 1 to {counts.min()}")
     generator = torch.Generator().manual_seed(seed)
     chosen = []
-    for digit in split.labels.unique():
+    for digit in digits:
         images = (split.labels == digit).nonzero().squeeze(1).cpu()
-        if len(images) < per_digit:
-            raise UserError(f"there are {len(images)} training images of the digit {digit}: give a --per-digit of at "
-                            "most that")
         chosen.append(images[torch.randperm(len(images), generator=generator)[:per_digit]])
     chosen = torch.cat(chosen).sort().values.to(split.labels.device)
     return Split(split.images[chosen], split.labels[chosen])

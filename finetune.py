@@ -22,8 +22,7 @@ FROZEN, REINIT = 1, 2  # conv1; fc1 and fc2
 
 
 def fine_tune(model: nn.Sequential, train: Split, validation: Split, *, frozen: int = FROZEN, reinit: int = REINIT,
-              recompute_frozen: bool = False, epochs: int = EPOCHS, batch_size: int = BATCH_SIZE, seed: int = 0,
-              **options) -> list[dict]:
+              recompute_frozen: bool = False, seed: int = 0, **options) -> list[dict]:
     """Train a base `model` in place on another task, in three parts; return its curve, as `fit` does.
 
     The initial part never changes and there is no augmentation, so its output for an image never changes either: it is
@@ -31,13 +30,12 @@ def fine_tune(model: nn.Sequential, train: Split, validation: Split, *, frozen: 
     every step, as is usual: same result up to rounding, more time. The curve's seconds begin with those of the
     training images' features; the validation images' serve evaluation alone and are not counted.
     `seed` draws the new weights (it seeds PyTorch's global generator) and orders the images. `options` go to `fit`.
-    Raises ValueError where the blocks cannot be divided or reinitialised like that, UserError where there are too few
-    steps, both before a weight changes; and UserError as `fit` does.
+    Raises UserError (a ValueError): before a weight changes, where the blocks cannot be divided or reinitialised like
+    that or there would be too few steps; and as `fit` does.
     """
     device = train.labels.device
-    count_batches(len(train.labels), epochs, batch_size)
+    count_batches(len(train.labels), options.get("epochs", EPOCHS), options.get("batch_size", BATCH_SIZE))
     initial, intermediate, final = divide(model, frozen, reinit)
-    options |= {"epochs": epochs, "batch_size": batch_size, "seed": seed}
 
     # (a) Initial blocks: the base's values, frozen.
     initial = Frozen(initial)
@@ -49,14 +47,14 @@ def fine_tune(model: nn.Sequential, train: Split, validation: Split, *, frozen: 
     trained = nn.Sequential(*intermediate, *final).requires_grad_(True)  # whatever was done to them before
 
     if recompute_frozen or frozen == 0:
-        curve = fit(nn.Sequential(initial, trained), train, validation, **options)
+        curve = fit(nn.Sequential(initial, trained), train, validation, seed=seed, **options)
     else:
         extract_features(initial, train.images[:EVALUATION_BATCH])  # off the clock, as in `fit`
         start = now(device)
         features = Split(extract_features(initial, train.images), train.labels)
         feature_seconds = now(device) - start
         validation = Split(extract_features(initial, validation.images), validation.labels)
-        curve = fit(trained, features, validation, **options)
+        curve = fit(trained, features, validation, seed=seed, **options)
         for row in curve:
             row["seconds"] += feature_seconds
     model.eval()
@@ -76,13 +74,10 @@ def main():
     args = cli.parse(flags)
     path = args.base or args.out / "checkpoints" / "base.pt"
     model, base = results.load_checkpoint(path)
-    if both := sorted(set(base["digits"]) & set(args.digits)):
-        raise UserError(f"the base model in {path} was trained on {', '.join(map(str, both))} already: give other "
+    if overlap := sorted(set(base["digits"]) & set(args.digits)):
+        raise UserError(f"the base model in {path} was trained on {', '.join(map(str, overlap))} already: give other "
                         "--digits")
-    try:
-        parts = divide(model, args.frozen, args.reinit)
-    except ValueError as error:
-        raise UserError(error) from None
+    parts = divide(model, args.frozen, args.reinit)
     for name, part in zip(("frozen", "trained further", "reinitialised"), parts):
         blocks = [f"{block} ({count_parameters(module):,} parameters)" for block, module in part.named_children()]
         print(f"{name}: {', '.join(blocks) or 'nothing'}")

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from data import UserError
+
 CLASSES = 10  # for every task: labels stay the digits, so that all models have the same architecture
 FRESH_SEED = 1_000_000  # added to --seed for the new task: other initial weights than those of the base model
 
@@ -47,12 +49,12 @@ def count_parameters(module: nn.Module) -> int:
 def divide(model: nn.Sequential, frozen: int, reinit: int) -> tuple[nn.Sequential, nn.Sequential, nn.Sequential]:
     """Three slices of `model`: the first `frozen` blocks, the blocks between, the last `reinit` blocks.
 
-    The slices share their weights with `model`; any of them may be empty. Raises ValueError where they would overlap
-    or leave nothing to train.
+    The slices share their weights with `model`; any of them may be empty. Raises UserError (a ValueError) where they
+    would overlap or leave nothing to train.
     """
     if min(frozen, reinit) < 0 or frozen + reinit > len(model) or frozen == len(model):
-        raise ValueError(f"{len(model)} blocks cannot be divided into {frozen} frozen and {reinit} reinitialised ones: "
-                         f"at most {len(model) - 1} frozen, and both together at most {len(model)}")
+        raise UserError(f"{len(model)} blocks cannot be divided into {frozen} frozen and {reinit} reinitialised ones: "
+                        f"at most {len(model) - 1} frozen, and both together at most {len(model)}")
     return model[:frozen], model[frozen : len(model) - reinit], model[len(model) - reinit :]
 
 
@@ -60,8 +62,8 @@ def divide(model: nn.Sequential, frozen: int, reinit: int) -> tuple[nn.Sequentia
 def reinitialise(part: nn.Module) -> None:
     """Each module's own `reset_parameters`: parameters and buffers are as if training had just begun.
 
-    Raises ValueError, with `part` as it was, where something would keep its value: a module's own `nn.Parameter`, for
-    example, or a weight under `weight_norm`.
+    Raises UserError (a ValueError), with `part` as it was, where something would keep its value: a module's own
+    `nn.Parameter`, for example, or a weight under `weight_norm`.
     """
     values = dict([*part.named_parameters(), *part.named_buffers()])
     before = {name: value.clone() for name, value in values.items()}
@@ -75,7 +77,7 @@ def reinitialise(part: nn.Module) -> None:
     if kept:
         for name, value in values.items():
             value.copy_(before[name])
-        raise ValueError(f"cannot reinitialise {', '.join(kept)}: the reset_parameters of its module does not set it")
+        raise UserError(f"cannot reinitialise {', '.join(kept)}: the reset_parameters of its module does not set it")
 
 
 @contextmanager
@@ -93,9 +95,8 @@ def evaluation_mode(model: nn.Module):
 class Frozen(nn.Sequential):
     """Blocks that training leaves exactly as they are, for as long as they are run through this class.
 
-    Without gradients no optimiser moves their parameters. That alone does not freeze them: in training mode BatchNorm
-    would go on updating its running statistics, and normalise by each batch's own. So they always run in evaluation
-    mode. Nothing is set on the blocks themselves: they can be trained again afterwards.
+    They run without gradients, and in evaluation mode: in training mode BatchNorm would go on updating its statistics,
+    and normalise by each batch's own. Nothing is set on the blocks themselves: they can be trained again afterwards.
     """
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:

@@ -98,9 +98,9 @@ def wrap(text: str, width: int) -> list[str]:
 
 def spell_settings(settings: dict) -> str:
     """Digits, seed, epochs and cut of a training, and every other setting that is not the default."""
-    told = {name: value for name, value in settings.items() if name not in DEFAULTS or DEFAULTS[name] != value}
-    told["digits"] = spell_digits(settings["digits"])
-    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in told.items())
+    shown = {name: value for name, value in settings.items() if name not in DEFAULTS or DEFAULTS[name] != value}
+    shown["digits"] = spell_digits(settings["digits"])
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in shown.items())
 
 
 def spell_digits(digits: tuple[int, ...]) -> str:

@@ -40,9 +40,9 @@ def fit(model: nn.Module, train: Split, validation: Split, *, epochs: int = EPOC
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=epochs * batches,
                                                     cycle_momentum=False)
     generator = torch.Generator().manual_seed(seed)
-    count = len(validation.labels)
-    every = max(1, len(train.labels) // count)
-    sample = Split(train.images[::every][:count].clone(), train.labels[::every][:count].clone())
+    size = len(validation.labels)
+    stride = max(1, len(train.labels) // size)
+    sample = Split(train.images[::stride][:size].clone(), train.labels[::stride][:size].clone())
     curve, seconds = [], 0.0
 
     def add_row(epoch: int) -> None:

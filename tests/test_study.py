@@ -2,14 +2,11 @@
 
 import json
 import multiprocessing
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
-from conftest import DATA, ROOT, read_json, snapshot, start
+from conftest import DATA, read_json, snapshot, start
 
 from data import MEAN, STD, Split
 from experiments import benchmark, plan, study, summary
@@ -136,14 +133,6 @@ def test_a_smaller_study_beside_a_finished_one_changes_nothing_and_a_half_line_i
     status, stdout, _ = run("experiments.study", "--seeds", 3, "--choices", 4, "--out", written)
     assert status == 0 and asked == [0, 1] and "passed over 1 of" in stdout  # passed over, and said
     assert path.read_bytes().endswith(b"\n")  # the next line begins on a new one
-
-
-def test_a_package_named_experiments_elsewhere_does_not_stand_in_for_ours(tmp_path):
-    (tmp_path / "experiments").mkdir()
-    (tmp_path / "experiments" / "__init__.py").write_text("raise SystemExit('not ours')")
-    done = subprocess.run([sys.executable, "-m", "experiments.plan"], cwd=ROOT, capture_output=True, text=True,
-                          env=os.environ | {"PYTHONPATH": str(tmp_path)})
-    assert (done.returncode, done.stderr) == (0, "")
 
 
 # Statistics
