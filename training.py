@@ -83,7 +83,7 @@ def count_batches(images: int, epochs: int, batch_size: int) -> int:
     batches = max(1, images // batch_size)
     if epochs * batches < FEWEST_STEPS:
         raise UserError(f"{epochs * batches} steps are too few: give --epochs {math.ceil(STEPS / batches)} "
-                        f"for about {STEPS} steps; or, if there are more images than that, a smaller --batch-size")
+                        f"for about {STEPS} steps; with many images a smaller --batch-size does it too")
     return batches
 
 
