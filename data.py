@@ -31,6 +31,9 @@ class Split(NamedTuple):
     images: torch.Tensor
     labels: torch.Tensor
 
+    def to(self, device: str | torch.device) -> "Split":
+        return Split(self.images.to(device), self.labels.to(device))
+
 
 class Task(NamedTuple):
     """The images of some digits. Labels stay the digits themselves; `test` is the official test set's part."""
@@ -50,12 +53,11 @@ def load_task(data_dir: str | Path, digits: str | Iterable[int], device: str | t
     """
     digits = parse_digits(digits)
     train, validation = split_validation(load_mnist(data_dir, train=True))
-    train, validation, test = (select_digits(split, digits)
-                               for split in (train, validation, load_mnist(data_dir, train=False)))
+    train, validation = select_digits(train, digits), select_digits(validation, digits)
+    test = select_digits(load_mnist(data_dir, train=False), digits)
     if per_digit is not None:
         train = few_labels(train, per_digit, seed)
-    return Task(digits, *(Split(split.images.to(device), split.labels.to(device))
-                          for split in (train, validation, test)))
+    return Task(digits, train.to(device), validation.to(device), test.to(device))
 
 
 def load_mnist(data_dir: str | Path, train: bool) -> Split:

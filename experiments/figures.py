@@ -40,7 +40,7 @@ def losses_figure(results: dict) -> Figure:
 
 def few_labels_figure(summary: dict) -> Figure:
     """Test error of both models. Left: over the number of labels. Right: of every setting tried with few labels."""
-    figure = Figure(figsize=(WIDTH, 2.05))
+    figure = Figure(figsize=(WIDTH, 1.95))
     left, right = figure.subplots(1, 2)
     _draw_labels(left, summary)
     _draw_grid(right, summary["tuned"])
@@ -120,7 +120,7 @@ def cuts_figure(summary: dict) -> Figure:
 
 def times_figure(results: dict) -> Figure:
     """Left: the four training times, beside what operation counts alone predict. Right: validation error over time."""
-    figure = Figure(figsize=(WIDTH, 1.85))
+    figure = Figure(figsize=(WIDTH, 1.75))
     left, right = figure.subplots(1, 2)
     ways, fresh = results["ways"], results["ways"]["fresh"]["seconds"]["median"]
     names = {"base": "base", "fresh": "fresh", "recompute": f"{BLOCKS[0]} in\nevery step", "once": f"{BLOCKS[0]}\nonce"}

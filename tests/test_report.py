@@ -21,7 +21,6 @@ MODELS, CHOICES, TUNED, WAYS, SAVED = (SUMMARY["models"], SUMMARY["choices"], SU
 LABELS = {(row["per_digit"], row["shifted"]): row for row in SUMMARY["labels"]}
 UNTRAINED = {row["shifted"]: row for row in SUMMARY["untrained"]}
 CUTS = {(row["per_digit"], row["frozen"], row["reinit"]): row["gain"] for row in SUMMARY["cuts"]}
-GRID = {model: [row for row in TUNED["grid"] if row["model"] == model] for model in ("finetune", "fresh")}
 TEXTS = {name: (ROOT / name).read_text(encoding="utf-8")
          for name in ("report.md", "README.md", "experiments/README.md")}
 as_it_comes = pytest.mark.skipif(
@@ -95,17 +94,15 @@ MEASURED, COUNTED = ({part: f"{value:.2f}" for part, value in values.items()} fo
 SECONDS = {way: np.array(values) for way, values in TIMES["seconds"].items()}
 # How many fine-tunings save as much time as training the base takes, in each round:
 BREAK_EVEN = benchmark.median_and_range(SECONDS["base"] / (SECONDS["fresh"] - SECONDS["once"]))
-CONV2_GRADIENT = SAVED["backward"]["predicted_of_fresh"] - SAVED["backward"]["predicted_for_frozen_weights"]
-TO_FRESH = {way: f"{row['to_fresh']['median']:.2f}" for way, row in WAYS.items()}
-WORST_SHIFTED = min(row["validation"]["mean"] for row in GRID["finetune"] if row["shifted"])
-BEST_FRESH = max(row["validation"]["mean"] for row in GRID["fresh"])
+CONV1_GRADIENT = SAVED["backward"]["predicted_for_frozen_weights"]
+CONV2_GRADIENT = SAVED["backward"]["predicted_of_fresh"] - CONV1_GRADIENT
 
 # Words that one paragraph alone has, and what it must say; or a row of a table.
 QUOTES = {
     "report.md": [
         ("**Answer.**", f"gains {100 * LABELS[10, False]['gain']['mean']:.1f} percentage points, and "
                         f"{100 * TUNED['best']['gain']['mean']:.1f} when"),
-        ("**Answer.**", f"takes {TO_FRESH['once']} of"),
+        ("**Answer.**", f"takes {WAYS['once']['to_fresh']['median']:.2f} of"),
         ("for both mean losses fall", f"accuracy is {accuracy(MODELS['base']['train_accuracy'])}, test accuracy "
                                       f"{accuracy(MODELS['base'])}"),
         ("for both mean losses fall", overfitting("base")),
@@ -125,20 +122,20 @@ QUOTES = {
         label_row("100", 2, LABELS[100, False], LABELS[100, True]),
         label_row("10", 1, LABELS[10, False], LABELS[10, True]), label_row("5", 1, LABELS[5, False], LABELS[5, True]),
         label_row("10, each tuned", 1, TUNED["best_unshifted"], TUNED["best"]),
-        ("**All labels.**", gain(CHOICES["all"], 2).replace(")", "; on validation images "
-                                                            f"{signed(CHOICES['all']['validation']['mean'], 2)})")),
+        ("**All labels.**", f"shown: {signed(MODELS['gain']['mean'], 2)} points"),
+        ("**All labels.**", f"a gain of {signed(MODELS['gain']['high'], 2)}"),
+        ("**All labels.**", gain(CHOICES["all"], 2, unit="")[:-1] + ", for these test images; on validation images "
+                            f"{signed(CHOICES['all']['validation']['mean'], 2)})"),
         ("**Ten labels.**", f"{signed(TUNED['best']['gain']['mean'], 1)} points remain"),
-        ("**Ten labels.**", f"({percent(WORST_SHIFTED, 1)})"), ("**Ten labels.**", f"({percent(BEST_FRESH, 1)})"),
-        ("**Ten labels.**", gain(CHOICES["few"])), ("**Ten labels.**", gain(CHOICES["few_shifted"], unit="")),
-        ("**All labels.**", f"gain of {signed(MODELS['gain']['high'], 2)} points"),
-        ("**Does the base's", f"better by {plain(UNTRAINED[False]['finetune_minus_untrained'])}"),
+        ("**Ten labels.**", f"{gain(CHOICES['few'], unit='')}, with shifts {gain(CHOICES['few_shifted'], unit='')}"),
+        ("**Does the base's", gain(UNTRAINED[False]["untrained_minus_fresh"])),
         ("**Backward pass.**", f"saves {MEASURED['backward']} of"),
-        ("**Backward pass.**", f"predict {COUNTED['backward']}, conv2's gradient alone {CONV2_GRADIENT:.2f}"),
+        ("**Backward pass.**", f"predict {COUNTED['backward']} ({CONV2_GRADIENT:.2f} and {CONV1_GRADIENT:.2f} for"),
         ("**Forward pass.**", f"saves {MEASURED['forward']} (counted: {COUNTED['forward']})"),
         ("**Forward pass.**", f"costs {MEASURED['features']} (counted: {COUNTED['features']})"),
         ("**Forward pass.**", f"save {ratio(SAVED['total']['of_fresh']).replace('(', '(range ')[:-1]}; "
                               f"counted: {COUNTED['total']})"),
-        ("**Is it worth it?**", ratio(BREAK_EVEN, 1).replace("(", "fine-tunings save (range ")),
+        ("**Does it save time?**", ratio(BREAK_EVEN, 1).replace("(", "fine-tunings save (range ")),
     ],
     "README.md": [
         model_row("base", "base", "0-6", "base"), model_row("fine-tuned", "finetune", "7-9", "once"),
@@ -156,7 +153,8 @@ QUOTES = {
         ("**Choices of digits.**", f"{CHOICES['few']['worse']} loses, with shifts {CHOICES['few_shifted']['worse']}"),
         ("**Shifts.**", f"add {plain(LABELS[10, True]['by_shifts']['finetune'])}"),
         ("**Shifts.**", plain(LABELS[10, True]["by_shifts"]["fresh"])),
-        ("**Shifts.**", gain(LABELS[5, True]["by_shifts"]["finetune"])),
+        ("**Shifts.**", f"{gain(LABELS[5, True]['by_shifts']['finetune'])} for the fine-tuned model, "
+                        f"{gain(LABELS[5, True]['by_shifts']['fresh'])} for the fresh one"),
         ("**Control.**", f"{gain(UNTRAINED[False]['untrained_minus_fresh'])}, with shifts "
                          f"{gain(UNTRAINED[True]['untrained_minus_fresh'])}"),
         ("**Control.**", f"by {plain(UNTRAINED[False]['finetune_minus_untrained'])}, with shifts by "
@@ -185,16 +183,20 @@ def test_every_quoted_number_is_in_its_own_paragraph(name):
 def test_the_conclusions_about_accuracy_hold():
     # All labels: no gain is shown for 7-9, one of over a third of the errors is possible; over all choices a tiny one.
     assert MODELS["gain"]["low"] <= 0 <= MODELS["gain"]["high"] and CHOICES["all"]["low"] > 0
+    assert 0 < MODELS["gain"]["mean"] < 1 / 3011  # less than one test image
     assert 1 / 3 < MODELS["gain"]["high"] / (1 - MODELS["fresh"]["mean"]) < 0.4
-    assert CHOICES["all"]["validation"]["low"] > 0 and 1 / CHOICES["all"]["mean"] == pytest.approx(5000, rel=0.1)
+    assert CHOICES["all"]["validation"]["low"] > 0
     # Ten labels: transfer helps at default settings and best against best, and less there.
     assert 0 < TUNED["best"]["gain"]["low"] and TUNED["best"]["gain"]["high"] < LABELS[10, False]["gain"]["low"]
     assert TUNED["best"]["settings"] == dict.fromkeys(("finetune", "fresh"),
                                                       {"shifted": True, "steps": 800, "rate": 0.008})
-    assert WORST_SHIFTED > BEST_FRESH and min(CHOICES[part]["low"] for part in ("few", "few_shifted")) > 0
+    for images in ("validation", "test"):
+        shifted = [row[images]["mean"] for row in TUNED["grid"] if row["model"] == "finetune" and row["shifted"]]
+        assert min(shifted) > max(row[images]["mean"] for row in TUNED["grid"] if row["model"] == "fresh")
+    assert CHOICES["few"]["low"] > 0 and CHOICES["few_shifted"]["low"] > 0
     by_shifts = LABELS[10, True]["by_shifts"]  # shifts help both, the fresh model more
     assert 0 < by_shifts["finetune"]["low"] and by_shifts["finetune"]["high"] < by_shifts["fresh"]["low"]
-    assert LABELS[5, True]["by_shifts"]["finetune"]["low"] < 0
+    assert all(row["low"] < 0 < row["high"] for row in LABELS[5, True]["by_shifts"].values())
     for row in UNTRAINED.values():  # the control: it is what the base has learnt
         assert row["finetune_minus_untrained"]["low"] > 0 > row["untrained_minus_fresh"]["low"]
         assert row["untrained_minus_fresh"]["high"] > 0
@@ -213,6 +215,8 @@ def test_what_is_said_of_the_losses_and_the_times_holds():
     assert once[3]["seconds"]["mean"] / fresh[5]["seconds"]["mean"] == pytest.approx(1 / 3, abs=0.03)
     errors = [1806 * (1 - row["validation_accuracy"]["mean"]) for row in (once[3], fresh[5])]
     assert errors[0] == pytest.approx(errors[1], abs=0.5)  # half an image
+    for name in ("train_loss", "validation_loss"):  # running conv1 in every step changes nothing
+        assert [row[name] for row in WAYS["recompute"]["curve"]] == [row[name] for row in once]
     assert SAVED["backward"]["of_fresh"]["lowest"] > 0 and SAVED["forward"]["of_fresh"]["lowest"] > 0  # in every round
     total = SAVED["total"]
     assert total["of_fresh"]["lowest"] <= total["predicted_of_fresh"] <= total["of_fresh"]["highest"]
