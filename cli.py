@@ -40,14 +40,14 @@ def training_parser(description: str, digits: str) -> argparse.ArgumentParser:
     flags.add_argument("--digits", type=digits_type, default=digits, metavar="SPEC",
                        help="digits to train on: 0-6, 7-9, or 1,4,5,9 (default: %(default)s)")
     flags.add_argument("--per-digit", type=whole(1), metavar="N",
-                       help="train on so many images of each digit, drawn by the seed (default: all); few images need "
-                            f"more --epochs, for about {STEPS} steps: {STEPS} for 10 of each of three digits")
+                       help="train on so many images of each digit, drawn by the seed (default: all); give enough "
+                            f"--epochs for about {STEPS} steps: {STEPS} epochs for 10 images of each of three digits")
     flags.add_argument("--seed", type=whole(0), default=0, metavar="N",
-                       help="draws the initial weights and the order of the images (default: %(default)s)")
+                       help="draws initial weights, the order of images, and few of them (default: %(default)s)")
     flags.add_argument("--epochs", type=whole(1), default=EPOCHS, metavar="N",
                        help="passes over the training images (default: %(default)s)")
     flags.add_argument("--batch-size", type=whole(2), default=BATCH_SIZE, metavar="N",
-                       help="images per step; a rest is spread over the batches (default: %(default)s)")
+                       help="images per step, at least, in batches of equal size (default: %(default)s)")
     flags.add_argument("--learning-rate", type=positive, default=LEARNING_RATE, metavar="X",
                        help="highest value of the one-cycle schedule (default: %(default)s)")
     return flags

@@ -73,6 +73,8 @@ def main():
         raise UserError("the fine-tuned and the fresh model have different digits: run finetune.py and train_fresh.py "
                         "with the same --digits")
     print(table(results))
+    if "base" not in results:
+        print(f"base of the fine-tuned model: {spell_settings(finetune['base'])}")
     for name, result in results.items():
         print(f"{LABELS[name]}: {spell_settings(result['settings'])}")
     ratio, features = (round(100 * seconds / fresh["training_seconds"])

@@ -64,7 +64,7 @@ def fine_tune(model: nn.Sequential, train: Split, validation: Split, *, frozen: 
 def main():
     flags = cli.training_parser(__doc__, digits="7-9")
     flags.add_argument("--base", type=Path, metavar="FILE",
-                       help="the base model's checkpoint (default: checkpoints/base.pt below --out)")
+                       help="the base model's checkpoint (default: checkpoints/base.pt in --out)")
     flags.add_argument("--frozen", type=cli.whole(0), default=FROZEN, metavar="N",
                        help="how many of the first blocks to freeze (default: %(default)s)")
     flags.add_argument("--reinit", type=cli.whole(0), default=REINIT, metavar="N",

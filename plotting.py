@@ -100,7 +100,8 @@ def wrap(text: str, width: int) -> list[str]:
 
 def spell_settings(settings: dict) -> str:
     """Digits, seed, epochs and cut of a training, and every other setting that is not the default."""
-    shown = {name: value for name, value in settings.items() if name not in DEFAULTS or DEFAULTS[name] != value}
+    shown = {name: value for name, value in settings.items()
+             if name != "checkpoint" and (name not in DEFAULTS or DEFAULTS[name] != value)}
     shown["digits"] = spell_digits(settings["digits"])
     return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in shown.items())
 

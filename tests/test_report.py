@@ -140,7 +140,7 @@ QUOTES = {
     "README.md": [
         model_row("base", "base", "0-6", "base"), model_row("fine-tuned", "finetune", "7-9", "once"),
         model_row("fresh", "fresh", "7-9", "fresh"),
-        ("**All training images:**", gain(MODELS["gain"], 2)),
+        ("**All training images:**", f"{gain(MODELS['gain'], 2)[:-1]}, the 95 % interval)"),
         ("**All training images:**", f"gains {gain(LABELS[10, False]['gain'])}"),
         ("**All training images:**", gain(TUNED["best"]["gain"])),
         ("**All training images:**", f"takes {percent(WAYS['once']['to_fresh']['median'], 0)} of the fresh model's"),

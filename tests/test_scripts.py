@@ -113,7 +113,8 @@ def test_compare_prints_results_settings_and_times_and_finds_no_difference(run, 
     seconds = [results[name]["training_seconds"] for name in ("finetune", "fresh")]
     assert f"takes {100 * seconds[0] / seconds[1]:.0f} % of the fresh model's\n" in stdout and "batch size 32" in stdout
     (out / "results" / "base.json").unlink()
-    assert "| base |" not in run("compare", "--out", out)[1]
+    stdout = run("compare", "--out", out)[1]
+    assert "| base |" not in stdout and "base of the fine-tuned model: digits 0-6, seed 0, epochs 3, batch" in stdout
 
 
 def test_compare_and_the_figure_say_what_the_user_changed_between_the_two(run, out, monkeypatch):

@@ -50,6 +50,8 @@ def test_the_archive_has_what_lies_in_the_folder_but_what_is_hidden_installed_or
     for name in (there | absent):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).touch()
+    assert "report.pdf is missing" in run(folder, "submission.py")[2] and not (folder / "submission.zip").exists()
+    (folder / "report.pdf").touch()
     for _ in range(2):  # the second archive does not contain the first
         status, stdout, _ = run(folder, "submission.py")
     with zipfile.ZipFile(folder / "submission.zip") as archive:
@@ -57,4 +59,6 @@ def test_the_archive_has_what_lies_in_the_folder_but_what_is_hidden_installed_or
     assert status == 0 and there <= names and not names & absent and "submission.zip" not in names
     assert " MB)" in stdout and "names are still missing" in stdout
     (folder / "report.md").write_text("**Participants:** 王小明", encoding="utf-8")
+    assert "older than report.md" in run(folder, "submission.py")[2]
+    (folder / "report.pdf").touch()
     assert "missing" not in run(folder, "submission.py")[1]

@@ -3,6 +3,7 @@
     python tools/submission.py
 """
 
+import argparse
 import os
 import zipfile
 from pathlib import Path
@@ -12,6 +13,11 @@ ARCHIVE = ROOT / "submission.zip"
 
 
 def main():
+    flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    flags.parse_args()
+    report, pdf = ROOT / "report.md", ROOT / "report.pdf"
+    if not pdf.exists() or pdf.stat().st_mtime < report.stat().st_mtime:
+        flags.error("report.pdf is missing or older than report.md: run tools/typeset.py first")
     with zipfile.ZipFile(ARCHIVE, "w", zipfile.ZIP_DEFLATED) as archive:
         for folder, folders, files in os.walk(ROOT):
             folders[:] = [name for name in folders if not name.startswith(".") and name not in
@@ -20,7 +26,7 @@ def main():
                 if path != ARCHIVE:
                     archive.write(path, path.relative_to(ROOT))
     print(f"wrote {ARCHIVE} ({ARCHIVE.stat().st_size / 1e6:.1f} MB)")
-    if "_name, student number" in (ROOT / "report.md").read_text(encoding="utf-8"):
+    if "_name, student number" in report.read_text(encoding="utf-8"):
         print("the participants' names are still missing in report.md")
 
 

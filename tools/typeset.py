@@ -28,7 +28,7 @@ STYLE = r"""
 #show link: set text(rgb("#0072B2"))
 #show table: set text(9pt, number-width: "tabular")
 #show " %": "\u{a0}%" // no line begins with the sign
-#show box: it => block(sticky: true, it.body) // a picture stays with its caption
+#show box: it => block(width: 100%, sticky: true, align(center, it.body)) // a picture stays with its caption
 #let horizontalrule = line(length: 100%, stroke: 0.5pt)
 #context assert(counter(page).final().first() <= 2, message: "more than two pages: shorten it")
 """
