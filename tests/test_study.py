@@ -6,7 +6,7 @@ import multiprocessing
 import numpy as np
 import pytest
 import torch
-from conftest import DATA, read_json, snapshot, start
+from conftest import DATA, read_json, snapshot
 
 from data import MEAN, STD, Split
 from experiments import benchmark, plan, study, summary
@@ -102,22 +102,6 @@ def test_a_study_that_is_stopped_keeps_every_finished_run(tmp_path, new_task, mo
     assert [key(run) for run in study.read_runs(path)] == [key(run) for run in runs[:2]]
     study.train_group(runs[2:], path, "cpu")  # the base once more, but not its line
     assert [key(run) for run in study.read_runs(path)] == [key(run) for run in runs]
-
-
-def test_two_studies_at_once_lose_no_line(tmp_path):
-    program = """
-import multiprocessing, sys
-from pathlib import Path
-from experiments import study
-study._finished = multiprocessing.Value("i", 0)
-for number in range(500):
-    study.append({"who": sys.argv[1], "number": number, "wrong": list(range(300))}, Path(sys.argv[2]))
-"""
-    path = tmp_path / "study.jsonl"
-    for process in [start("-c", program, who, path) for who in "ab"]:
-        assert process.wait(timeout=100) == 0
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
-    assert sorted((line["who"], line["number"]) for line in lines) == [(who, n) for who in "ab" for n in range(500)]
 
 
 def test_a_smaller_study_beside_a_finished_one_changes_nothing_and_a_half_line_is_trained_again(
