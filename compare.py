@@ -23,26 +23,26 @@ def read_results(out: Path) -> dict[str, dict]:
 
     Raises UserError where one is not what its script writes, or one of the other two is missing.
     """
-    results = {}
+    runs = {}
     for name, script in SCRIPTS.items():
         path = out / "results" / f"{name}.json"
         if name == "base" and not path.exists():
             continue
         try:
-            results[name] = json.loads(path.read_text(encoding="utf-8"))
-            if results[name]["experiment"] != name or not results[name]["network"]:
+            runs[name] = json.loads(path.read_text(encoding="utf-8"))
+            if runs[name]["experiment"] != name or not runs[name]["network"]:
                 raise ValueError
         except (OSError, ValueError, LookupError, TypeError):
             raise UserError(f"{path} is missing or is not what {script} writes: run {script}, with the same --out if "
                             "you gave one") from None
-    return results
+    return runs
 
 
-def table(results: dict[str, dict]) -> str:
+def table(runs: dict[str, dict]) -> str:
     """Items 3 to 5 as a Markdown table."""
     lines = ["| model | digits | seed | epochs | training accuracy | test accuracy | test errors | training time |",
              "|---|---|---|---|---|---|---|---|"]
-    for name, result in results.items():
+    for name, result in runs.items():
         settings = result["settings"]
         lines.append(f"| {LABELS[name]} | {spell_digits(settings['digits'])} | {settings['seed']} | "
                      f"{settings['epochs']} | {100 * result['train_accuracy']:.2f} % | "
@@ -51,31 +51,31 @@ def table(results: dict[str, dict]) -> str:
     return "\n".join(lines)
 
 
-def find_differences(results: dict[str, dict]) -> list[str]:
+def find_differences(runs: dict[str, dict]) -> list[str]:
     """What differs between the fine-tuned and the fresh model apart from transfer, a phrase for each thing."""
     finetune, fresh = ({**result["settings"], **result["environment"]}
-                       for result in (results["finetune"], results["fresh"]))
+                       for result in (runs["finetune"], runs["fresh"]))
     phrases = [f"{key.replace('_', ' ')} (fine-tuned {finetune[key]}, fresh {fresh[key]})"
                for key in finetune if key in fresh and finetune[key] != fresh[key]]
-    for line in difflib.ndiff(*(results[name]["network"].splitlines() for name in ("finetune", "fresh"))):
+    for line in difflib.ndiff(*(runs[name]["network"].splitlines() for name in ("finetune", "fresh"))):
         if line[0] in "-+":
             phrases.append(f"network (only {'fine-tuned' if line[0] == '-' else 'fresh'}: {line[1:].strip()})")
-    if "base" in results and results["finetune"]["base"]["checkpoint"] != results["base"]["checkpoint"]:
+    if "base" in runs and runs["finetune"]["base"]["checkpoint"] != runs["base"]["checkpoint"]:
         phrases.append("base (the fine-tuned model did not start from that of base.json)")
     return phrases
 
 
 def main():
     args = cli.parse(cli.parser(__doc__))
-    results = read_results(args.out)
-    finetune, fresh = results["finetune"], results["fresh"]
+    runs = read_results(args.out)
+    finetune, fresh = runs["finetune"], runs["fresh"]
     if finetune["settings"]["digits"] != fresh["settings"]["digits"]:
         raise UserError("the fine-tuned and the fresh model have different digits: run finetune.py and train_fresh.py "
                         "with the same --digits")
-    print(table(results))
-    if "base" not in results:
+    print(table(runs))
+    if "base" not in runs:
         print(f"base of the fine-tuned model: {spell_settings(finetune['base'])}")
-    for name, result in results.items():
+    for name, result in runs.items():
         print(f"{LABELS[name]}: {spell_settings(result['settings'])}")
     ratio, features = (round(100 * seconds / fresh["training_seconds"])
                        for seconds in (finetune["training_seconds"], finetune["curve"][0]["seconds"]))
@@ -83,11 +83,11 @@ def main():
     if features:
         print(f"{ratio - features} % are its steps and {features} % the frozen blocks' features, computed once; "
               "finetune.py --recompute-frozen computes them in each step")
-    differences = find_differences(results)
+    differences = find_differences(runs)
     for difference in differences:
         print(f"difference: {difference}")
     save(args.out / "plots" / "comparison.png", to_png(comparison_figure, finetune, fresh, differences))
-    save(args.out / "plots" / "loss_curves.png", to_png(loss_figure, results))
+    save(args.out / "plots" / "loss_curves.png", to_png(loss_figure, runs))
     print(f"saved plots/comparison.png and plots/loss_curves.png in {args.out.resolve()}")
 
 

@@ -30,8 +30,8 @@ def fine_tune(model: nn.Sequential, train: Split, validation: Split, *, frozen: 
     every step, as is usual: same result up to rounding, more time. The curve's seconds begin with those of the
     training images' features; the validation images' serve evaluation alone and are not counted.
     `seed` draws the new weights (it seeds PyTorch's global generator) and orders the images. `options` go to `fit`.
-    Raises UserError (a ValueError): before a weight changes, where the blocks cannot be divided or reinitialised like
-    that or there would be too few steps; and as `fit` does.
+    Raises UserError as `fit` does; and, before a weight changes, where the blocks cannot be divided or reinitialised
+    like that, or there would be too few steps.
     """
     device = train.labels.device
     count_batches(len(train.labels), options.get("epochs", EPOCHS), options.get("batch_size", BATCH_SIZE))
@@ -42,21 +42,23 @@ def fine_tune(model: nn.Sequential, train: Split, validation: Split, *, frozen: 
     # (b) Intermediate blocks: the base's values, trained further. There is nothing to do.
     # (c) Final blocks: reinitialised, as if training had just begun; on the CPU, where a seed always draws the same.
     torch.manual_seed(FRESH_SEED + seed)
-    reinitialise(final.cpu())
-    model.to(device)
+    try:
+        reinitialise(final.cpu())
+    finally:
+        model.to(device)
     trained = nn.Sequential(*intermediate, *final).requires_grad_(True)  # whatever was done to them before
 
     if recompute_frozen or frozen == 0:
-        curve = fit(nn.Sequential(initial, trained), train, validation, seed=seed, **options)
+        network, feature_seconds = nn.Sequential(initial, trained), 0.0
     else:
         extract_features(initial, train.images[:EVALUATION_BATCH])  # off the clock, as in `fit`
         start = now(device)
-        features = Split(extract_features(initial, train.images), train.labels)
+        train = Split(extract_features(initial, train.images), train.labels)
         feature_seconds = now(device) - start
-        validation = Split(extract_features(initial, validation.images), validation.labels)
-        curve = fit(trained, features, validation, seed=seed, **options)
-        for row in curve:
-            row["seconds"] += feature_seconds
+        network, validation = trained, Split(extract_features(initial, validation.images), validation.labels)
+    curve = fit(network, train, validation, seed=seed, **options)
+    for row in curve:
+        row["seconds"] += feature_seconds
     model.eval()
     return curve
 

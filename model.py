@@ -49,8 +49,8 @@ def count_parameters(module: nn.Module) -> int:
 def divide(model: nn.Sequential, frozen: int, reinit: int) -> tuple[nn.Sequential, nn.Sequential, nn.Sequential]:
     """Three slices of `model`: the first `frozen` blocks, the blocks between, the last `reinit` blocks.
 
-    The slices share their weights with `model`; any of them may be empty. Raises UserError (a ValueError) where they
-    would overlap or leave nothing to train.
+    The slices share their weights with `model`; any of them may be empty. Raises UserError where they would overlap or
+    leave nothing to train.
     """
     if min(frozen, reinit) < 0 or frozen + reinit > len(model) or frozen == len(model):
         raise UserError(f"{len(model)} blocks cannot be divided into {frozen} frozen and {reinit} reinitialised ones: "
@@ -62,21 +62,25 @@ def divide(model: nn.Sequential, frozen: int, reinit: int) -> tuple[nn.Sequentia
 def reinitialise(part: nn.Module) -> None:
     """Each module's own `reset_parameters`: parameters and buffers are as if training had just begun.
 
-    Raises UserError (a ValueError), with `part` as it was, where something would keep its value: a module's own
-    `nn.Parameter`, for example, or a weight under `weight_norm`.
+    Raises UserError, with `part` as it was, where a floating-point value would stay: a module's own `nn.Parameter`, for
+    example, or a weight under `weight_norm`.
     """
     values = dict([*part.named_parameters(), *part.named_buffers()])
     before = {name: value.clone() for name, value in values.items()}
-    for value in values.values():
-        if value.is_floating_point():
-            value.fill_(math.nan)  # so that what is not set anew can be told
-    for module in part.modules():
-        if hasattr(module, "reset_parameters"):
-            module.reset_parameters()
-    kept = [name for name, value in values.items() if value.isnan().any()]
+    kept = list(values)
+    try:
+        for value in values.values():
+            if value.is_floating_point():
+                value.fill_(math.nan)  # so that what is not set anew can be told
+        for module in part.modules():
+            if hasattr(module, "reset_parameters"):
+                module.reset_parameters()
+        kept = [name for name, value in values.items() if value.isnan().any()]
+    finally:
+        if kept:
+            for name, value in values.items():
+                value.copy_(before[name])
     if kept:
-        for name, value in values.items():
-            value.copy_(before[name])
         raise UserError(f"cannot reinitialise {', '.join(kept)}: the reset_parameters of its module does not set it")
 
 

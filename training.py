@@ -17,7 +17,7 @@ from model import evaluation_mode
 
 EPOCHS, BATCH_SIZE, LEARNING_RATE = 5, 128, 0.008  # see "How the hyperparameters were chosen" in experiments/README.md
 WEIGHT_DECAY = 0.01  # AdamW's usual value
-STEPS = 200  # that few labels are trained with
+STEPS = 200  # about what few labels need: --epochs is chosen to give as many
 FEWEST_STEPS = 10  # the schedule needs some: a single step would be taken at its lowest learning rate
 EVALUATION_BATCH = 256  # images: large enough to be fast, small enough for the processor's cache
 

@@ -49,10 +49,10 @@ def count_operations(images: dict[str, int], epochs: int) -> dict:
             "recompute": count(lambda: trained(initial(batch)).sum().backward()),
             "once": count(lambda: trained(features).sum().backward())}
     step["base"] = step["fresh"]
-    operations = {way: step[way] * images[way] * epochs // 2 for way in WAYS}
-    operations["features"] = forward * images["once"] // 2
+    operations = {way: step[way] * images[way] * epochs // len(batch) for way in WAYS}
+    operations["features"] = forward * images["once"] // len(batch)
     operations["once"] += operations["features"]
-    return operations | {"frozen_weight_gradient": forward * images["fresh"] * epochs // 2}
+    return operations | {"frozen_weight_gradient": forward * images["fresh"] * epochs // len(batch)}
 
 
 def median_and_range(values: np.ndarray) -> dict:

@@ -256,11 +256,18 @@ def test_a_full_disk_is_one_line_after_the_accuracies_and_leaves_nothing_half(ru
     assert "test accuracy" in stdout and snapshot(out) == before
 
 
-def test_a_base_that_is_none_is_named(run, out, tmp_path):
+class Malice:
+    def __reduce__(self):
+        return print, ("executed",)
+
+
+def test_a_base_that_is_none_is_named_and_never_executed(run, out, tmp_path):
     path = tmp_path / "other.pt"
     assert f"there is no {path}: run train_base.py" in refuse(run, out, "finetune", "--base", path)
-    torch.save({"model": {"fc2.bias": torch.zeros(10)}}, path)
-    assert "is not a checkpoint of this network" in refuse(run, out, "finetune", "--base", path)
+    for contents in ({"model": {"fc2.bias": torch.zeros(10)}}, Malice()):
+        torch.save(contents, path)
+        status, stdout, stderr = run("finetune", "--base", path, "--out", out)
+        assert (status, stdout) == (2, "") and "is not a checkpoint of this network" in stderr
 
 
 # The process

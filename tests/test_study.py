@@ -17,7 +17,7 @@ HERE = {"torch": "2", "device": "cpu", "cpu": "one", "threads": 1}
 
 def finished(run, accuracy=0.95):
     """A line of the study: `run` with an outcome that was not trained."""
-    images = 6989 if run["model"] == "base" else 3011
+    images = summary.TEST_IMAGES[run["model"]]
     wrong = list(range(round((1 - accuracy) * images)))
     outcome = {"train_accuracy": 1.0, "validation_accuracy": accuracy, "test_accuracy": 1 - len(wrong) / images}
     return run | {"outcome": outcome | ({"wrong": wrong} if run["new"] == [7, 8, 9] else {})} | HERE
@@ -181,13 +181,11 @@ def test_operations_are_counted_and_the_parts_of_the_saving_add_up():
     assert operations["features"] == conv1 * 10
     found = benchmark.savings({"base": 20, "fresh": 10, "recompute": 7, "once": 6, "features": 2})
     assert found == {"total": 0.4, "backward": 0.3, "forward": 0.3, "features": 0.2}
-    assert found["total"] == pytest.approx(found["backward"] + found["forward"] - found["features"])
 
 
 def test_the_benchmark_measures_the_four_trainings(run, tmp_path):
     assert run("experiments.benchmark", "--rounds", 1, "--out", tmp_path)[0] == 0
     found = read_json(tmp_path / "results" / "benchmark.json")
     assert all(len(values) == 1 for values in found["seconds"].values())
-    assert found["ways"]["fresh"]["to_fresh"] == {"median": 1, "lowest": 1, "highest": 1}
     assert 0 < found["seconds"]["features"][0] < found["seconds"]["once"][0]
     assert {path.name for path in (tmp_path / "plots").iterdir()} == {"losses.png", "times.png"}

@@ -154,10 +154,30 @@ def test_what_happens_only_the_first_time_is_on_no_models_clock(base, new_task, 
         block.register_forward_pre_hook(first_time)
     train = fit if way == "fresh" else partial(fine_tune, recompute_frozen=way == "recompute")
     curve = train(base, new_task.train, new_task.validation, epochs=1, batch_size=32, last_row_only=True)
-    assert done == {True, False} and curve[-1]["seconds"] == 0
+    assert len(curve) == 1 and done == {True, False} and curve[-1]["seconds"] == 0
 
 
 # The training loop
+
+
+def test_training_is_the_textbooks_loop(new_task):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(28 * 28, 10))
+    reference = deepcopy(model)
+    fit(model, new_task.train, new_task.validation, seed=2, **OPTIONS)
+    images, labels = new_task.train
+    batches = len(labels) // OPTIONS["batch_size"]
+    optimizer = torch.optim.AdamW(reference.parameters(), weight_decay=0.01, fused=True)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, OPTIONS["learning_rate"], cycle_momentum=False,
+                                                    total_steps=OPTIONS["epochs"] * batches)
+    generator = torch.Generator().manual_seed(2)
+    for _ in range(OPTIONS["epochs"]):
+        for batch in torch.randperm(len(labels), generator=generator).tensor_split(batches):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(reference(images[batch]), labels[batch]).backward()
+            optimizer.step()
+            scheduler.step()
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(value, reference.state_dict()[name], msg=name)
 
 
 def test_the_same_seed_gives_the_same_curve_and_weights_and_another_seed_does_not(new_task):
