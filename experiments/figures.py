@@ -40,7 +40,7 @@ def losses_figure(results: dict) -> Figure:
 
 def few_labels_figure(summary: dict) -> Figure:
     """Test error of both models. Left: over the number of labels. Right: of every setting tried with few labels."""
-    figure = Figure(figsize=(WIDTH, 1.95))
+    figure = Figure(figsize=(WIDTH, 2))
     left, right = figure.subplots(1, 2)
     _draw_labels(left, summary)
     _draw_grid(right, summary["tuned"])
@@ -65,6 +65,7 @@ def _draw_labels(axes, summary: dict) -> None:
     axes.legend(loc="lower left", handlelength=2.4, labelspacing=0.2)
     axes.set_xscale("log")
     axes.set_yscale("log")
+    axes.set_ylim(bottom=0.05)  # room for the legend
     axes.set_xticks((5, 10, 100, 1000, ALL_LABELS), ("5", "10", "100", "1000", "all"))
     axes.set_yticks((0.1, 0.3, 1, 3, 10), ("0.1", "0.3", "1", "3", "10"))
     axes.minorticks_off()
@@ -120,7 +121,7 @@ def cuts_figure(summary: dict) -> Figure:
 
 def times_figure(results: dict) -> Figure:
     """Left: the four training times, beside what operation counts alone predict. Right: validation error over time."""
-    figure = Figure(figsize=(WIDTH, 1.75))
+    figure = Figure(figsize=(WIDTH, 1.9))
     left, right = figure.subplots(1, 2)
     ways, fresh = results["ways"], results["ways"]["fresh"]["seconds"]["median"]
     names = {"base": "base", "fresh": "fresh", "recompute": f"{BLOCKS[0]} in\nevery step", "once": f"{BLOCKS[0]}\nonce"}
