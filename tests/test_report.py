@@ -134,8 +134,10 @@ QUOTES = {
         ("**Backward pass.**", f"predict {COUNTED['backward']} ({CONV2_GRADIENT:.2f} and {CONV1_GRADIENT:.2f} for"),
         ("**Forward pass.**", f"saves {MEASURED['forward']} (counted: {COUNTED['forward']})"),
         ("**Forward pass.**", f"costs {MEASURED['features']} (counted: {COUNTED['features']})"),
-        ("**Forward pass.**", f"backward: range {ratio(SAVED['backward']['of_fresh']).split('(')[1]}"),
-        ("**Forward pass.**", f"Together: {ratio(SAVED['total']['of_fresh']).replace('(', '(range ')[:-1]}; "
+        ("**Forward pass.**", "backward {}, forward {})".format(*(
+            f"{SAVED[part]['of_fresh']['lowest']:.2f} to {SAVED[part]['of_fresh']['highest']:.2f}"
+            for part in ("backward", "forward")))),
+        ("**Forward pass.**", f"cancelling: {ratio(SAVED['total']['of_fresh']).replace('(', '(range ')[:-1]}; "
                               f"counted: {COUNTED['total']})"),
         ("**Does it save time?**", ratio(BREAK_EVEN, 1).replace("(", "fine-tunings save (range ")),
     ],
