@@ -43,7 +43,7 @@ def training_parser(description: str, digits: str) -> argparse.ArgumentParser:
                        help="train on so many images of each digit, drawn by the seed (default: all); give enough "
                             f"--epochs for about {STEPS} steps: {STEPS} epochs for 10 images of each of three digits")
     flags.add_argument("--seed", type=whole(0), default=0, metavar="N",
-                       help="draws initial weights, the order of images, and few of them (default: %(default)s)")
+                       help="draws initial weights, order of images, the images of --per-digit (default: %(default)s)")
     flags.add_argument("--epochs", type=whole(1), default=EPOCHS, metavar="N",
                        help="passes over the training images (default: %(default)s)")
     flags.add_argument("--batch-size", type=whole(2), default=BATCH_SIZE, metavar="N",
