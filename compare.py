@@ -66,7 +66,7 @@ def find_differences(runs: dict[str, dict]) -> list[str]:
 
 
 def main():
-    args = cli.parse(cli.parser(__doc__))
+    args = cli.parser(__doc__).parse_args()
     runs = read_results(args.out)
     finetune, fresh = runs["finetune"], runs["fresh"]
     if finetune["settings"]["digits"] != fresh["settings"]["digits"]:

@@ -38,7 +38,7 @@ def fine_tune(model: nn.Sequential, train: Split, validation: Split, *, frozen: 
     initial, intermediate, final = divide(model, frozen, reinit)
 
     # (a) Initial blocks: the base's values, frozen.
-    initial = Frozen(initial)
+    initial = Frozen(initial).eval()
     # (b) Intermediate blocks: the base's values, trained further. There is nothing to do.
     # (c) Final blocks: reinitialised, as if training had just begun; on the CPU, where a seed always draws the same.
     torch.manual_seed(FRESH_SEED + seed)

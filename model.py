@@ -8,7 +8,6 @@ normalisation and ReLU. Pooling comes before these two: they see a quarter of th
 
 import math
 from collections import OrderedDict
-from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -84,25 +83,15 @@ def reinitialise(part: nn.Module) -> None:
         raise UserError(f"cannot reinitialise {', '.join(kept)}: the reset_parameters of its module does not set it")
 
 
-@contextmanager
-def evaluation_mode(model: nn.Module):
-    """`model` is in evaluation mode; afterwards each of its modules has the mode that it had before."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
-
-
 class Frozen(nn.Sequential):
-    """Blocks that training leaves exactly as they are, for as long as they are run through this class.
+    """Blocks that training leaves exactly as they are: they run without gradients and stay in evaluation mode.
 
-    They run without gradients, and in evaluation mode: in training mode BatchNorm would go on updating its statistics,
-    and normalise by each batch's own. Nothing is set on the blocks themselves: they can be trained again afterwards.
+    In training mode BatchNorm would go on updating its statistics, and normalise by each batch's own.
     """
 
+    def train(self, mode: bool = True) -> "Frozen":
+        return super().train(False)
+
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        with torch.no_grad(), evaluation_mode(self):
+        with torch.no_grad():
             return super().forward(images)

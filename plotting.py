@@ -4,7 +4,6 @@ Each function takes results as they stand in results/*.json and returns a matplo
 """
 
 import io
-import math
 import textwrap
 from collections.abc import Callable
 
@@ -88,9 +87,8 @@ def draw_losses(axes: Axes, curve: list[dict], colour: str = COLOURS["base"]) ->
 
 
 def draw_curve(axes: Axes, curve: list[dict], x: str, y: str, line: str, **style) -> None:
-    """One column over another, from epoch 1 on: before the first step the loss is 2.3 and would hide all others."""
-    axes.plot([row[x] for row in curve[1:]], [row[y] for row in curve[1:]], line, clip_on=False,
-              markevery=math.ceil(len(curve) / 20), **style)
+    """One column over another, from the second row on: before the first step the loss is 2.3 and hides all others."""
+    axes.plot([row[x] for row in curve[1:]], [row[y] for row in curve[1:]], line, clip_on=False, **style)
 
 
 def wrap(text: str, width: int) -> list[str]:

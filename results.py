@@ -28,7 +28,7 @@ def save_run(name: str, args: argparse.Namespace, task: Task, model: nn.Sequenti
     """
     settings = {flag: value for flag, value in vars(args).items() if flag not in FILES}
     stream = io.BytesIO()
-    torch.save({"settings": settings, "model": model.state_dict()}, stream)
+    torch.save({"network": str(model), "settings": settings, "model": model.state_dict()}, stream)
     errors = int((predict(model, task.test.images) != task.test.labels).sum())
     test_images = len(task.test.labels)
     record = {
@@ -41,7 +41,7 @@ def save_run(name: str, args: argparse.Namespace, task: Task, model: nn.Sequenti
     }
     if base:
         record["base"] = base
-    features = f" ({curve[0]['seconds']:.2f} s of it for the features)" if curve[0]["seconds"] else ""
+    features = f" ({curve[0]['seconds']:.2f} s of these compute the features)" if curve[0]["seconds"] else ""
     print(f"training accuracy {record['train_accuracy']:.2%}, test accuracy {record['test_accuracy']:.2%} ({errors} "
           f"errors in {test_images:,} images) after {record['training_seconds']:.2f} s of training{features}")
     save(args.out / "checkpoints" / f"{name}.pt", stream.getvalue())
@@ -69,20 +69,23 @@ def load_checkpoint(path: str | Path) -> tuple[nn.Sequential, dict]:
     """A saved model, on the CPU, and its origin: the settings that it was trained with, and the file's SHA-256 as
     `checkpoint`.
 
-    Nothing in the file is executed (weights_only). Raises UserError where there is no such file or it holds anything
-    else.
+    Nothing in the file is executed (weights_only). Raises UserError where there is no such file, or it holds anything
+    else or another network than `build_model`'s.
     """
+    model = build_model()
     fix = "run train_base.py, with the same --out if you gave one, or name another file with --base"
     if not os.path.exists(path):
         raise UserError(f"there is no {path}: {fix}")
     try:
         contents = Path(path).read_bytes()
         checkpoint = torch.load(io.BytesIO(contents), map_location="cpu", weights_only=True)
-        model = build_model()
-        model.load_state_dict(checkpoint["model"])
-        return model, {**checkpoint["settings"], "checkpoint": hashlib.sha256(contents).hexdigest()}
+        network, settings, values = (checkpoint[name] for name in ("network", "settings", "model"))
     except Exception:  # a file of any kind: torch raises nearly everything, and advises to load what may be executed
-        raise UserError(f"{path} is not a checkpoint of this network: {fix}") from None
+        raise UserError(f"{path} is not what train_base.py saves: {fix}") from None
+    if network != str(model):
+        raise UserError(f"{path} has another network than model.py, or another version of PyTorch saved it: {fix}")
+    model.load_state_dict(values)
+    return model, {**settings, "checkpoint": hashlib.sha256(contents).hexdigest()}
 
 
 def environment(device: str) -> dict:

@@ -7,13 +7,13 @@ process does only the first time happens before it starts.
 import copy
 import math
 import time
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from data import Split, UserError
-from model import evaluation_mode
 
 EPOCHS, BATCH_SIZE, LEARNING_RATE = 5, 128, 0.008  # see "How the hyperparameters were chosen" in experiments/README.md
 WEIGHT_DECAY = 0.01  # AdamW's usual value
@@ -23,14 +23,14 @@ EVALUATION_BATCH = 256  # images: large enough to be fast, small enough for the 
 
 
 def fit(model: nn.Module, train: Split, validation: Split, *, epochs: int = EPOCHS, batch_size: int = BATCH_SIZE,
-        learning_rate: float = LEARNING_RATE, seed: int = 0, last_row_only: bool = False,
-        verbose: bool = False) -> list[dict]:
+        learning_rate: float = LEARNING_RATE, seed: int = 0, rows: int = 20, verbose: bool = False) -> list[dict]:
     """Train `model` in place with AdamW and a one-cycle learning rate (Smith & Topin 2018); return its curve.
 
-    The curve has a row before the first step and one after each epoch (`last_row_only`: only one, after the last):
-    `epoch`, `seconds` (of training so far), and mean cross-entropy in nats and accuracy in [0, 1] in evaluation mode,
-    on `validation` and on a sample of `train`, of the same size where there are as many. `verbose` prints about twenty
-    rows. `seed` orders the images; each is seen once an epoch. The model is left in evaluation mode.
+    The curve has a row before the first step and one after each epoch, or where there are more than `rows`, after every
+    second, third, ... and the last. A row has `epoch`, `seconds` (of training so far), and mean cross-entropy in nats
+    and accuracy in [0, 1] in evaluation mode, on `validation` and on a sample of `train`, of the same size where there
+    are as many. `verbose` prints each row. `seed` orders the images; each is seen once an epoch. The model is left in
+    evaluation mode.
     Raises UserError as `count_batches` does, and where a loss is no longer finite.
     """
     device = train.labels.device
@@ -52,13 +52,12 @@ def fit(model: nn.Module, train: Split, validation: Split, *, epochs: int = EPOC
         if not math.isfinite(row["train_loss"] + row["validation_loss"]):
             raise UserError(f"training diverged in epoch {epoch}: give a lower --learning-rate than {learning_rate:g}")
         curve.append(row)
-        if verbose and (epoch % math.ceil(epochs / 20) == 0 or epoch == epochs):
+        if verbose:
             print(f"epoch {epoch}: loss {row['train_loss']:.4f}, accuracy {row['train_accuracy']:.2%} on a sample; "
                   f"{row['validation_loss']:.4f}, {row['validation_accuracy']:.2%} on validation; {seconds:.2f} s "
                   "of steps", flush=True)
 
-    if not last_row_only:
-        add_row(0)
+    add_row(0)
     for epoch in range(1, epochs + 1):
         model.train()
         start = now(device)
@@ -69,7 +68,7 @@ def fit(model: nn.Module, train: Split, validation: Split, *, epochs: int = EPOC
             optimizer.step()
             scheduler.step()
         seconds += now(device) - start
-        if epoch == epochs or not last_row_only:
+        if epoch % math.ceil(epochs / rows) == 0 or epoch == epochs:
             add_row(epoch)
     model.eval()
     return curve
@@ -97,15 +96,29 @@ def _warm_up(model: nn.Module, train: Split, batches: int) -> None:
         optimizer.step()
 
 
+@contextmanager
+def evaluation_mode(model: nn.Module):
+    """`model` is in evaluation mode; afterwards each of its modules has the mode that it had before."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
 @torch.no_grad()
 def extract_features(part: nn.Module, images: torch.Tensor) -> torch.Tensor:
-    """The output of `part` in evaluation mode for every image: float32 [N, 1, 28, 28] -> float32 [N, ...]."""
+    """The output of `part` in evaluation mode for every image: [N, 1, 28, 28] -> [N, ...], of the output's dtype."""
     with evaluation_mode(part):
-        shape = part(images[:1]).shape[1:]
-        memory_format = torch.channels_last if len(shape) == 3 else torch.contiguous_format  # as the next block's
-        features = torch.empty(len(images), *shape, device=images.device, memory_format=memory_format)
-        for start in range(0, len(images), EVALUATION_BATCH):  # torch.cat of the parts takes twice as long
-            features[start : start + EVALUATION_BATCH] = part(images[start : start + EVALUATION_BATCH])
+        for start in range(0, len(images), EVALUATION_BATCH):
+            output = part(images[start : start + EVALUATION_BATCH])
+            if start == 0:  # one tensor for all: torch.cat of the outputs takes twice as long
+                memory_format = torch.channels_last if output.dim() == 4 else torch.contiguous_format
+                features = torch.empty(len(images), *output.shape[1:], dtype=output.dtype, device=output.device,
+                                       memory_format=memory_format)
+            features[start : start + len(output)] = output
     return features
 
 

@@ -164,7 +164,7 @@ def draw(source: str, results: dict, out: Path) -> None:
 
 
 def main():
-    args = cli.parse(cli.parser(__doc__))
+    args = cli.parser(__doc__).parse_args()
     for source, figures in FIGURES.items():
         draw(source, json.loads((args.out / "results" / f"{source}.json").read_text(encoding="utf-8")), args.out)
         print(f"saved plots/{', '.join(f'{name}.png' for name in figures)} in {args.out.resolve()}")

@@ -65,7 +65,7 @@ def carry_out(run: dict, task: Task, base: nn.Sequential | None) -> tuple[nn.Seq
         task = task._replace(train=few_labels(task.train, run["per_digit"], run["seed"]))
     if run["shifted"]:
         task = task._replace(train=shift_images(task.train))
-    model, curve = train(run, task, base, last_row_only=True)
+    model, curve = train(run, task, base, rows=1)
     outcome = {"train_accuracy": evaluate(model, task.train)[1],
                "validation_accuracy": curve[-1]["validation_accuracy"],
                "test_accuracy": evaluate(model, task.test)[1]}

@@ -202,7 +202,7 @@ def summarise(runs: list[dict]) -> dict:
 
 
 def main():
-    args = cli.parse(cli.parser(__doc__))
+    args = cli.parser(__doc__).parse_args()
     path = args.out / "results" / "study.jsonl"
     if not path.exists():
         raise UserError(f"there is no {path}: run experiments.study, with the same --out")
