@@ -2,8 +2,8 @@
 
     python finetune.py              # needs checkpoints/base.pt from train_base.py
 
-Initial blocks keep the base model's weights, frozen; intermediate blocks start from them and are trained further;
-final blocks are reinitialised and trained.
+Initial blocks have the base model's values, frozen; intermediate blocks start from them and are trained further;
+final blocks start as those of the fresh model, as if training had just begun, and are trained.
 Saves results/finetune.json, plots/finetune_loss.png and checkpoints/finetune.pt.
 """
 
@@ -15,43 +15,43 @@ from torch import nn
 import cli
 import results
 from data import Split, UserError, load_task
-from model import FRESH_SEED, Frozen, count_parameters, divide, reinitialise
-from training import BATCH_SIZE, EPOCHS, EVALUATION_BATCH, count_batches, extract_features, fit, now
+from model import FRESH_SEED, Frozen, build_model, count_parameters, divide
+from training import EVALUATION_BATCH, extract_features, fit, now
 
 FROZEN, REINIT = 1, 2  # conv1; fc1 and fc2
 
 
-def fine_tune(model: nn.Sequential, train: Split, validation: Split, *, frozen: int = FROZEN, reinit: int = REINIT,
-              recompute_frozen: bool = False, seed: int = 0, **options) -> list[dict]:
-    """Train a base `model` in place on another task, in three parts; return its curve, as `fit` does.
+def fine_tune(base: nn.Sequential, train: Split, validation: Split, *, frozen: int = FROZEN, reinit: int = REINIT,
+              recompute_frozen: bool = False, seed: int = 0, **options) -> tuple[nn.Sequential, list[dict]]:
+    """Train the fresh model of `seed`, with the base's values in all but its last `reinit` blocks; `base` stays as it is.
 
-    The initial part never changes and there is no augmentation, so its output for an image never changes either: it is
-    computed once, and the other parts are trained on it as on any other data set. `recompute_frozen` computes it in
-    every step, as is usual: same result up to rounding, more time. The curve's seconds begin with those of the
-    training images' features; the validation images' serve evaluation alone and are not counted.
-    `seed` draws the new weights (it seeds PyTorch's global generator) and orders the images. `options` go to `fit`.
-    Raises UserError as `fit` does; and, before a weight changes, where the blocks cannot be divided or reinitialised
-    like that, or there would be too few steps.
+    Returns the fine-tuned model and its curve, as `fit` does. The initial part never changes and there is no
+    augmentation, so its output for an image never changes either: it is computed once, and the other parts are trained
+    on it as on any other data set. `recompute_frozen` computes it in every step, as is usual: same result up to
+    rounding, more time. The curve's seconds begin with those of the training images' features; the validation images'
+    serve evaluation alone and are not counted.
+    `seed` draws the fresh model (it seeds PyTorch's global generator) and orders the images. `options` go to `fit`.
+    Raises UserError as `divide` and `fit` do, and where `base` is another network than `build_model`'s.
     """
     device = train.labels.device
-    count_batches(len(train.labels), options.get("epochs", EPOCHS), options.get("batch_size", BATCH_SIZE))
+    model = build_model(FRESH_SEED + seed).to(device)
+    if str(base) != str(model):
+        raise UserError("the base model is another network than that of build_model")
+    base_initial, base_intermediate, _ = divide(base, frozen, reinit)
     initial, intermediate, final = divide(model, frozen, reinit)
 
     # (a) Initial blocks: the base's values, frozen.
+    initial.load_state_dict(base_initial.state_dict())
     initial = Frozen(initial).eval()
-    # (b) Intermediate blocks: the base's values, trained further. There is nothing to do.
-    # (c) Final blocks: reinitialised, as if training had just begun; on the CPU, where a seed always draws the same.
-    torch.manual_seed(FRESH_SEED + seed)
-    try:
-        reinitialise(final.cpu())
-    finally:
-        model.to(device)
-    trained = nn.Sequential(*intermediate, *final).requires_grad_(True)  # whatever was done to them before
+    # (b) Intermediate blocks: the base's values, trained further.
+    intermediate.load_state_dict(base_intermediate.state_dict())
+    # (c) Final blocks: those of the fresh model, as if training had just begun. There is nothing to do.
+    trained = nn.Sequential(*intermediate, *final)
 
     if recompute_frozen or frozen == 0:
         network, feature_seconds = nn.Sequential(initial, trained), 0.0
     else:
-        extract_features(initial, train.images[:EVALUATION_BATCH])  # off the clock, as in `fit`
+        extract_features(initial, train.images[:EVALUATION_BATCH])  # warm-up, not timed, as in `fit`
         start = now(device)
         train = Split(extract_features(initial, train.images), train.labels)
         feature_seconds = now(device) - start
@@ -59,8 +59,7 @@ def fine_tune(model: nn.Sequential, train: Split, validation: Split, *, frozen: 
     curve = fit(network, train, validation, seed=seed, **options)
     for row in curve:
         row["seconds"] += feature_seconds
-    model.eval()
-    return curve
+    return model.eval(), curve
 
 
 def main():
@@ -75,18 +74,18 @@ def main():
                        help="run the frozen blocks in every step, as is usual: same result up to rounding, more time")
     args = cli.parse(flags)
     path = args.base or args.out / "checkpoints" / "base.pt"
-    model, base = results.load_checkpoint(path)
-    if overlap := sorted(set(base["digits"]) & set(args.digits)):
+    base, origin = results.load_checkpoint(path)
+    if overlap := sorted(set(origin["digits"]) & set(args.digits)):
         raise UserError(f"the base model in {path} was trained on {', '.join(map(str, overlap))} already: give other "
                         "--digits")
-    parts = divide(model, args.frozen, args.reinit)
+    parts = divide(base, args.frozen, args.reinit)
     for name, part in zip(("frozen", "trained further", "reinitialised"), parts):
         blocks = [f"{block} ({count_parameters(module):,} parameters)" for block, module in part.named_children()]
         print(f"{name}: {', '.join(blocks) or 'nothing'}")
     task = load_task(args.data_dir, args.digits, args.device, per_digit=args.per_digit, seed=args.seed)
-    curve = fine_tune(model, task.train, task.validation, frozen=args.frozen, reinit=args.reinit,
-                      recompute_frozen=args.recompute_frozen, **cli.training_options(args))
-    results.save_run("finetune", args, task, model, curve, base)
+    model, curve = fine_tune(base, task.train, task.validation, frozen=args.frozen, reinit=args.reinit,
+                             recompute_frozen=args.recompute_frozen, **cli.training_options(args))
+    results.save_run("finetune", args, task, model, curve, origin)
 
 
 if __name__ == "__main__":

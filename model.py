@@ -6,7 +6,6 @@ The network is a small LeNet (LeCun et al. 1998: 5x5 convolutions with pooling, 
 normalisation and ReLU. Pooling comes before these two: they see a quarter of the values.
 """
 
-import math
 from collections import OrderedDict
 
 import torch
@@ -55,32 +54,6 @@ def divide(model: nn.Sequential, frozen: int, reinit: int) -> tuple[nn.Sequentia
         raise UserError(f"{len(model)} blocks cannot be divided into {frozen} frozen and {reinit} reinitialised ones: "
                         f"at most {len(model) - 1} frozen, and both together at most {len(model)}")
     return model[:frozen], model[frozen : len(model) - reinit], model[len(model) - reinit :]
-
-
-@torch.no_grad()
-def reinitialise(part: nn.Module) -> None:
-    """Each module's own `reset_parameters`: parameters and buffers are as if training had just begun.
-
-    Raises UserError, with `part` as it was, where a floating-point value would stay: a module's own `nn.Parameter`, for
-    example, or a weight under `weight_norm`.
-    """
-    values = dict([*part.named_parameters(), *part.named_buffers()])
-    before = {name: value.clone() for name, value in values.items()}
-    kept = list(values)
-    try:
-        for value in values.values():
-            if value.is_floating_point():
-                value.fill_(math.nan)  # so that what is not set anew can be told
-        for module in part.modules():
-            if hasattr(module, "reset_parameters"):
-                module.reset_parameters()
-        kept = [name for name, value in values.items() if value.isnan().any()]
-    finally:
-        if kept:
-            for name, value in values.items():
-                value.copy_(before[name])
-    if kept:
-        raise UserError(f"cannot reinitialise {', '.join(kept)}: the reset_parameters of its module does not set it")
 
 
 class Frozen(nn.Sequential):

@@ -5,12 +5,12 @@
 
 Each run of the plan is one line of results/study.jsonl, appended as soon as it is finished, and never trained again: a
 study that is stopped loses what was being trained and goes on from there. Runs that share a base model are a group; one
-process trains the base (once more, where the study was stopped within the group) and then each of them. What the runs
-say is for experiments.summary. For a new study, after a change of the code too, name another folder with --out.
+process trains the base (once more, where the study was stopped within the group) and then each of them. The runs at the
+best settings follow when these are known. What the runs say is for experiments.summary. Runs of another network are
+other runs; for a new study after any other change of the code, name another folder with --out.
 """
 
 import concurrent.futures
-import copy
 import json
 import multiprocessing
 import os
@@ -31,8 +31,6 @@ from model import FRESH_SEED, build_model
 from results import environment
 from training import evaluate, fit, predict
 
-UNTRAINED_SEED = 2 * FRESH_SEED  # added to the seed of base models that are never trained
-
 
 # One run
 
@@ -40,14 +38,15 @@ UNTRAINED_SEED = 2 * FRESH_SEED  # added to the seed of base models that are nev
 def train(run: dict, task: Task, base: nn.Sequential | None, **options) -> tuple[nn.Sequential, list[dict]]:
     """Train the model of `run` on all training images of `task`; return it and its curve.
 
-    `base` is what a fine-tuned model starts from; it stays as it is. `options` go to `fit` or `fine_tune`.
+    `base` is what a fine-tuned model starts from. `options` go to `fit` or `fine_tune`.
     """
     options |= {name: run[name] for name in ("epochs", "batch_size", "learning_rate", "seed")}
     if run["model"] in ("base", "fresh"):
         model = build_model(run["seed"] + (FRESH_SEED if run["model"] == "fresh" else 0)).to(task.train.labels.device)
         return model, fit(model, task.train, task.validation, **options)
-    model = copy.deepcopy(base) if run["model"] == "finetune" else build_model(UNTRAINED_SEED + run["seed"])
-    return model, fine_tune(model, task.train, task.validation, frozen=run["frozen"], reinit=run["reinit"], **options)
+    if run["model"] == "untrained":
+        base = build_model(run["seed"])  # the base before its training
+    return fine_tune(base, task.train, task.validation, frozen=run["frozen"], reinit=run["reinit"], **options)
 
 
 def shift_images(split: Split) -> Split:
@@ -157,6 +156,10 @@ def read_runs(path: Path) -> list[dict]:
     return runs
 
 
+def outcomes_by_key(runs: list[dict]) -> dict[str, dict]:
+    return {key(run): run["outcome"] for run in runs}
+
+
 def main():
     flags = cli.mnist_parser(__doc__)
     flags.add_argument("--seeds", type=cli.whole(3), default=10, metavar="N",
@@ -173,10 +176,11 @@ def main():
         file.seek(max(0, file.tell() - 1))
         if file.read() not in (b"", b"\n"):
             file.write(b"\n")
-    finished = {key(run) for run in read_runs(path)}
-    runs = [run for run in plan(args.seeds, args.choices) if key(run) not in finished]
-    train_all(runs, path, args.jobs, args.data_dir, args.device)
-    print(f"{len(runs)} runs trained, {len(finished)} were there; now: python -m experiments.summary --out {args.out}")
+    outcomes = outcomes_by_key(read_runs(path))
+    while runs := [run for run in plan(args.seeds, args.choices, outcomes) if key(run) not in outcomes]:
+        train_all(runs, path, args.jobs, args.data_dir, args.device)
+        outcomes = outcomes_by_key(read_runs(path))
+    print(f"all runs are finished; now: python -m experiments.summary --out {args.out}")
 
 
 if __name__ == "__main__":
