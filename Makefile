@@ -13,38 +13,38 @@ export MPLBACKEND := agg
 # Where somebody has set it, pip refuses to install into .venv.
 export PIP_USER := 0
 
-.PHONY: all test report submission study summary benchmark
+.PHONY: all test report submission study summary benchmark ready dev
 
-all: .venv/ready
+all: ready
 	$(PY) train_base.py
 	$(PY) finetune.py
 	$(PY) train_fresh.py
 	$(PY) compare.py
 
-test: .venv/dev
+test: dev
 	$(PY) -m pytest -q
 
-report: .venv/dev
+report: dev
 	$(PY) tools/typeset.py
 
-submission: report
-	$(PY) tools/submission.py
+submission:
+	$(PYTHON) tools/submission.py
 
-study: .venv/dev
+study: dev
 	$(PY) -m experiments.study
 	$(PY) -m experiments.summary
 
-summary benchmark: .venv/dev
+summary benchmark: dev
 	$(PY) -m experiments.$@
 
 NEEDS := import sys; sys.exit(sys.version_info < (3, 10) and "error: $(PYTHON) is older than Python 3.10: \
 	name a newer one, as in make PYTHON=python3.12")
+INSTALL = [ .venv/$@ -nt $< ] || { echo "installing $<" && $(PY) -m pip install -q -r $< && touch .venv/$@; }
 
-.venv/ready: requirements.txt
-	@$(PY) -c "" 2> /dev/null || { $(PYTHON) -c '$(NEEDS)' && $(PYTHON) -m venv --clear .venv; }
-	$(PY) -m pip install -q -r requirements.txt
-	@touch $@
+# An environment whose Python or pip is missing is made again; any other is taken as it is.
+ready: requirements.txt
+	@$(PY) -m pip --version > /dev/null 2>&1 || { $(PYTHON) -c '$(NEEDS)' && $(PYTHON) -m venv --clear .venv; }
+	@$(INSTALL)
 
-.venv/dev: .venv/ready requirements-dev.txt
-	$(PY) -m pip install -q -r requirements-dev.txt
-	@touch $@
+dev: requirements-dev.txt ready
+	@$(INSTALL)

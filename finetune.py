@@ -9,7 +9,6 @@ Saves results/finetune.json, plots/finetune_loss.png and checkpoints/finetune.pt
 
 from pathlib import Path
 
-import torch
 from torch import nn
 
 import cli
@@ -23,7 +22,7 @@ FROZEN, REINIT = 1, 2  # conv1; fc1 and fc2
 
 def fine_tune(base: nn.Sequential, train: Split, validation: Split, *, frozen: int = FROZEN, reinit: int = REINIT,
               recompute_frozen: bool = False, seed: int = 0, **options) -> tuple[nn.Sequential, list[dict]]:
-    """Train the fresh model of `seed`, with the base's values in all but its last `reinit` blocks; `base` stays as it is.
+    """Train the fresh model of `seed` with the base's values in all but the last `reinit` blocks; `base` stays as it is.
 
     Returns the fine-tuned model and its curve, as `fit` does. The initial part never changes and there is no
     augmentation, so its output for an image never changes either: it is computed once, and the other parts are trained

@@ -1,58 +1,48 @@
-"""How long training takes, and why: the three models, and fine-tuning with the frozen block run in each step.
+"""How long training takes, and why: whole trainings that differ in one thing each, in turns.
 
     python -m experiments.benchmark             # a few minutes; nothing else should run meanwhile
 
-The four trainings run in turns, round after round, a seed each: medians and ranges. Beside their times stand the
-operations that PyTorch counts for them. Writes results/benchmark.json, plots/losses.png and plots/times.png.
+Between the fresh model and the fine-tuned one stand two trainings more, so that each difference is one part of the
+time: conv1's backward pass, conv2's gradient for its input, conv1's forward pass. Writes results/benchmark.json, prints
+the rows of the tables about it, and draws the figures.
 """
-
-from collections.abc import Callable
 
 import numpy as np
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch import nn
 from tqdm import tqdm
 
 import cli
-from data import load_task
-from experiments.figures import draw
-from experiments.plan import setting
-from experiments.study import train
-from finetune import FROZEN
-from model import Frozen, build_model
+from data import Task, load_task
+from experiments import figures, tables
+from finetune import FROZEN, REINIT, fine_tune
+from model import FRESH_SEED, Frozen, build_model
 from results import environment, save, to_json
-from training import BATCH_SIZE, EPOCHS, LEARNING_RATE
+from training import BATCH_SIZE, EPOCHS, LEARNING_RATE, fit
 
-WAYS = ("base", "fresh", "recompute", "once")  # recompute: conv1 runs in each step, as is usual; once: features once
-
-
-def count(step: Callable) -> int:
-    """Floating-point operations of `step`, convolutions and matrix products alone, as PyTorch counts them."""
-    with FlopCounterMode(display=False) as counter:
-        step()
-    return counter.get_total_flops()
+# Each of the last three leaves out one thing more than the one before it: the frozen block's backward pass; the next
+# block's gradient for its input; the frozen block's forward pass in the steps.
+WAYS = ("base", "fresh", "input_gradient", "recompute", "once")
 
 
-def count_operations(images: dict[str, int], epochs: int) -> dict:
-    """Operations of a whole training in each of `WAYS`; `images`: how many training images each has.
+class AskForGradient(nn.Module):
+    """Hands its input on, and has the gradient for it computed, which nobody uses."""
 
-    `features`: what of `once` is the frozen block's one run. `frozen_weight_gradient`: what of the difference between
-    fresh and recompute is that block's gradient for its weights, which takes as many as its forward pass. The rest is
-    the next block's gradient for its input.
-    """
-    batch = torch.zeros(2, 1, 28, 28)  # two images: one alone could not be normalised
-    model = build_model()
-    initial, trained = Frozen(model[:FROZEN]), model[FROZEN:]
-    features = initial(batch)
-    forward = count(lambda: initial(batch))
-    step = {"fresh": count(lambda: model(batch).sum().backward()),
-            "recompute": count(lambda: trained(initial(batch)).sum().backward()),
-            "once": count(lambda: trained(features).sum().backward())}
-    step["base"] = step["fresh"]
-    operations = {way: step[way] * images[way] * epochs // len(batch) for way in WAYS}
-    operations["features"] = forward * images["once"] // len(batch)
-    operations["once"] += operations["features"]
-    return operations | {"frozen_weight_gradient": forward * images["fresh"] * epochs // len(batch)}
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return features.requires_grad_()
+
+
+def train(way: str, task: Task, base: nn.Sequential | None, seed: int) -> tuple[nn.Sequential, list[dict]]:
+    """One training of `task` at the default settings -> the model and its curve."""
+    if way in ("recompute", "once"):
+        return fine_tune(base, task.train, task.validation, recompute_frozen=way == "recompute", seed=seed)
+    model = build_model(seed if way == "base" else FRESH_SEED + seed).to(task.train.labels.device)
+    network = model
+    if way == "input_gradient":  # as fine_tune begins, but for the gradient
+        kept = len(model) - REINIT
+        model[:kept].load_state_dict(base[:kept].state_dict())
+        network = nn.Sequential(Frozen(model[:FROZEN]).eval(), AskForGradient(), model[FROZEN:])
+    return model, fit(network, task.train, task.validation, seed=seed)
 
 
 def median_and_range(values: np.ndarray) -> dict:
@@ -72,63 +62,54 @@ def summarise_curve(curves: list[list[dict]]) -> list[dict]:
     return rows
 
 
-def savings(cost: dict) -> dict:
-    """What fine-tuning saves, in shares of the fresh model's cost; `cost`: seconds or operations of each way.
+def savings(seconds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What fine-tuning saves, part by part, in shares of the fresh model's time in the same round: float [rounds].
 
-    `total`, by the parts: `backward`, by not training the frozen block; `forward`, by not running it in the steps; less
-    `features`, for running it once.
+    `total` is the first three less `features`, what running the frozen block once costs.
     """
-    steps = cost["once"] - cost["features"]
-    saved = {"total": cost["fresh"] - cost["once"], "backward": cost["fresh"] - cost["recompute"],
-             "forward": cost["recompute"] - steps, "features": cost["features"]}
-    return {part: value / cost["fresh"] for part, value in saved.items()}
+    steps = seconds["once"] - seconds["features"]
+    saved = {"backward_of_frozen": seconds["fresh"] - seconds["input_gradient"],
+             "input_gradient": seconds["input_gradient"] - seconds["recompute"],
+             "forward_of_frozen": seconds["recompute"] - steps, "features": seconds["features"],
+             "total": seconds["fresh"] - seconds["once"]}
+    return {part: value / seconds["fresh"] for part, value in saved.items()}
 
 
-def summarise(curves: dict[str, list[list[dict]]], operations: dict[str, int]) -> dict:
-    """The times of the four ways, their ratios to fresh, and what is saved.
+def summarise(seconds: dict[str, np.ndarray]) -> dict:
+    """Times, their ratios to fresh and what is saved: medians and ranges. Ratios are those within a round.
 
-    Ratios and savings are those within a round: the machine is about as fast for all four then.
+    `break_even`: how many fine-tunings save as much time as the base's training takes.
     """
-    seconds = {way: np.array([curve[-1]["seconds"] for curve in curves[way]]) for way in WAYS}
-    seconds["features"] = np.array([curve[0]["seconds"] for curve in curves["once"]])
-    measured, predicted = savings(seconds), savings(operations)
-    saved = {part: {"of_fresh": median_and_range(measured[part]), "predicted_of_fresh": predicted[part]}
-             for part in measured}
-    saved["backward"]["predicted_for_frozen_weights"] = operations["frozen_weight_gradient"] / operations["fresh"]
-    ways = {way: {"seconds": median_and_range(seconds[way]), "curve": summarise_curve(curves[way]),
-                  "to_fresh": median_and_range(seconds[way] / seconds["fresh"]),
-                  "predicted_to_fresh": operations[way] / operations["fresh"]} for way in WAYS}
-    return {"seconds": {name: list(values) for name, values in seconds.items()}, "operations": operations, "ways": ways,
-            "saved": saved}
+    return {"seconds": {name: list(values) for name, values in seconds.items()},
+            "times": {way: {"seconds": median_and_range(seconds[way]),
+                            "to_fresh": median_and_range(seconds[way] / seconds["fresh"])} for way in WAYS},
+            "saved": {part: median_and_range(shares) for part, shares in savings(seconds).items()},
+            "break_even": median_and_range(seconds["base"] / (seconds["fresh"] - seconds["once"]))}
 
 
 def main():
     flags = cli.mnist_parser(__doc__)
-    flags.add_argument("--rounds", type=cli.whole(1), default=7, metavar="N",
+    flags.add_argument("--rounds", type=cli.whole(1), default=12, metavar="N",
                        help="how often everything is measured (default: %(default)s)")
     args = cli.parse(flags)
     base_task, new_task = (load_task(args.data_dir, digits, args.device) for digits in ("0-6", "7-9"))
-    tasks = {way: base_task if way == "base" else new_task for way in WAYS}
     curves, base = {way: [] for way in WAYS}, None
     for seed in tqdm(range(args.rounds), "rounds", disable=None, leave=False):
-        turn = seed % 3
-        for way in ("base", *WAYS[1 + turn :], *WAYS[1 : 1 + turn]):  # no way always comes after the same one
-            run = setting(way if way in ("base", "fresh") else "finetune", seed)
-            options = {"recompute_frozen": True} if way == "recompute" else {}
-            model, curve = train(run, tasks[way], base, **options)
+        turn = 1 + seed % (len(WAYS) - 1)
+        for way in ("base", *WAYS[turn:], *WAYS[1:turn]):  # no way always comes after the same one
+            model, curve = train(way, base_task if way == "base" else new_task, base, seed)
             curves[way].append(curve)
             if way == "base":
                 base = model
-    operations = count_operations({way: len(tasks[way].train.labels) for way in WAYS}, EPOCHS)
+    seconds = {way: np.array([curve[-1]["seconds"] for curve in curves[way]]) for way in WAYS}
+    seconds["features"] = np.array([curve[0]["seconds"] for curve in curves["once"]])
     results = {"experiment": "benchmark", "rounds": args.rounds,
                "settings": {"epochs": EPOCHS, "batch_size": BATCH_SIZE, "learning_rate": LEARNING_RATE},
-               "network": str(build_model()), **summarise(curves, operations), "environment": environment(args.device)}
+               "network": str(build_model()), **summarise(seconds),
+               "curves": {way: summarise_curve(curves[way]) for way in WAYS}, "environment": environment(args.device)}
     save(args.out / "results" / "benchmark.json", to_json(results))
-    draw("benchmark", results, args.out)
-    for way in WAYS:
-        print(f"{way}: {results['ways'][way]['seconds']['median']:.2f} s, "
-              f"{results['ways'][way]['to_fresh']['median']:.2f} of fresh")
-    print(f"saved results/benchmark.json, plots/losses.png and plots/times.png in {args.out.resolve()}")
+    print("\n".join(tables.of_benchmark(results)))
+    print("saved results/benchmark.json; drew", figures.draw(args.out))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The figures of the study and the benchmark. Each takes a summary as it stands in results/*.json.
+"""The figures of the study and the benchmark. Each takes results as they stand in results/*.json.
 
     python -m experiments.figures               # draws them again; nothing is trained or measured
 """
@@ -14,18 +14,17 @@ import cli
 from experiments.plan import BLOCKS, CUT, FEW
 from plotting import COLOURS, LABELS, WIDTH, draw_losses, to_png
 from results import save
-from training import STEPS
 
 ALL_LABELS = 5420  # per digit: 16,259 training images of three digits
 
 
-def losses_figure(results: dict) -> Figure:
+def losses_figure(benchmark: dict) -> Figure:
     """Training and validation loss of the three models over epochs: mean and range of the benchmark's rounds."""
     figure = Figure(figsize=(WIDTH, 2.6))
     panels = figure.subplots(1, 3, sharey=True)
     losses = ("train_loss", "validation_loss")
     for axes, (name, way) in zip(panels, {"base": "base", "finetune": "once", "fresh": "fresh"}.items()):
-        curve = results["ways"][way]["curve"]
+        curve = benchmark["curves"][way]
         draw_losses(axes, [{"epoch": row["epoch"], **{key: row[key]["mean"] for key in losses}} for row in curve],
                     COLOURS[name])
         for key in losses:
@@ -40,7 +39,7 @@ def losses_figure(results: dict) -> Figure:
 
 def few_labels_figure(summary: dict) -> Figure:
     """Test error of both models. Left: over the number of labels. Right: of every setting tried with few labels."""
-    figure = Figure(figsize=(WIDTH, 2))
+    figure = Figure(figsize=(WIDTH, 2.1))
     left, right = figure.subplots(1, 2)
     _draw_labels(left, summary)
     _draw_grid(right, summary["tuned"])
@@ -58,7 +57,7 @@ def _draw_labels(axes, summary: dict) -> None:
                 points.append(summary["models"][model])
             errors = [100 * (1 - point["mean"]) for point in points]
             margins = [100 * (point["high"] - point["mean"]) for point in points]
-            beside = 1.04 if model == "fresh" else 0.96  # so that the bars of the two models do not hide each other
+            beside = 1.1 if model == "fresh" else 0.91  # so that the bars of the two models do not hide each other
             axes.errorbar([beside * count for count in counts], errors, margins, color=COLOURS[model], marker="o",
                           linestyle="--" if shifted else "-", elinewidth=0.8,
                           label=f"{LABELS[model]}{', shifted' if shifted else ''}")
@@ -71,25 +70,25 @@ def _draw_labels(axes, summary: dict) -> None:
     axes.minorticks_off()
     axes.set_xlabel("labelled images per digit of 7-9")
     axes.set_ylabel("test error (%)")
-    axes.set_title(f"Digits 7-9, {summary['seeds']} seeds, {summary['tuned']['seeds']} at {FEW} labels")
+    axes.set_title(f"Default settings, {summary['seeds']} seeds, {summary['few_seeds']} at {FEW} labels")
 
 
 def _draw_grid(axes, tuned: dict) -> None:
+    lines = dict(zip(sorted({row["steps"] for row in tuned["grid"]}), ("o:", "s--", "^-")))
     for model in ("fresh", "finetune"):
-        for shifted in (False, True):
-            for steps, face in ((STEPS, COLOURS[model]), (4 * STEPS, "white")):
-                rows = [row for row in tuned["grid"]
-                        if (row["model"], row["shifted"], row["steps"]) == (model, shifted, steps)]
-                axes.plot([row["rate"] for row in rows], [100 * (1 - row["test"]["mean"]) for row in rows],
-                          "o--" if shifted else "o-", color=COLOURS[model], markerfacecolor=face)
+        for steps, line in lines.items():
+            rows = [row for row in tuned["grid"] if (row["model"], row["steps"]) == (model, steps)]
+            axes.plot([row["rate"] for row in rows], [100 * (1 - row["test"]["mean"]) for row in rows], line,
+                      color=COLOURS[model], label=f"{LABELS[model]}, {steps:,} steps")
     rates = sorted({row["rate"] for row in tuned["grid"]})
     axes.set_xscale("log")
     axes.set_xticks(rates, [f"{rate:g}" for rate in rates])
     axes.minorticks_off()
     axes.set_ylim(bottom=0)
+    axes.legend(loc="lower left", ncols=2, labelspacing=0.2, columnspacing=1)
     axes.set_xlabel("learning rate")
     axes.set_ylabel("test error (%)")
-    axes.set_title(f"{FEW} labels per digit; filled: {STEPS} steps, open: {4 * STEPS}")
+    axes.set_title(f"{FEW} labels per digit, shifted, {tuned['seeds']} other seeds")
 
 
 def cuts_figure(summary: dict) -> Figure:
@@ -119,55 +118,71 @@ def cuts_figure(summary: dict) -> Figure:
     return figure
 
 
-def times_figure(results: dict) -> Figure:
-    """Left: the four training times, beside what operation counts alone predict. Right: validation error over time."""
+def times_figure(benchmark: dict, summary: dict) -> Figure:
+    """Left: training times, part by part. Right: test error over training time, each point a training of its own."""
     figure = Figure(figsize=(WIDTH, 1.9))
     left, right = figure.subplots(1, 2)
-    ways, fresh = results["ways"], results["ways"]["fresh"]["seconds"]["median"]
-    names = {"base": "base", "fresh": "fresh", "recompute": f"{BLOCKS[0]} in\nevery step", "once": f"{BLOCKS[0]}\nonce"}
-    for place, way in enumerate(names):
-        time, ratio, predicted = ways[way]["seconds"], ways[way]["to_fresh"]["median"], ways[way]["predicted_to_fresh"]
-        colour = COLOURS.get(way, COLOURS["finetune"])
-        left.barh(place - 0.2, time["median"], 0.4, color=colour, edgecolor=colour)
-        left.errorbar([time["median"]], [place - 0.2], fmt="none", color="black", capsize=2, linewidth=1, xerr=[
-            [time["median"] - time["lowest"]], [time["highest"] - time["median"]]])
-        left.barh(place + 0.2, fresh * predicted, 0.4, color="white", edgecolor=colour)
-        left.text(0.2, place - 0.2, f"{ratio:.2f}", va="center_baseline", color="white")
-        left.text(0.2, place + 0.2, f"{predicted:.2f}", va="center_baseline")
-    left.set_yticks(range(len(names)), names.values(), linespacing=0.9)
-    left.invert_yaxis()
-    left.grid(False, axis="y")
-    left.set_xlabel("training time (s)")
-    left.set_title("Filled: measured; open: counted; ratios to fresh")
-    for way, name in (("fresh", "fresh"), ("once", "finetune")):
-        curve = ways[way]["curve"][1:]  # before the first step nothing is known yet
-        right.plot([row["seconds"]["mean"] for row in curve],
-                   [100 * (1 - row["validation_accuracy"]["mean"]) for row in curve], "s-", color=COLOURS[name],
-                   label=LABELS[name])
-    right.legend()
-    right.set_xlim(0)
-    right.set_ylim(0)
-    right.set_xlabel("training time (s)")
-    right.set_ylabel("validation error (%)")
-    right.set_title("Digits 7-9")
+    _draw_parts(left, benchmark)
+    _draw_errors(right, benchmark, summary)
     return figure
 
 
-FIGURES = {"summary": {"few_labels": few_labels_figure, "cuts": cuts_figure},
-           "benchmark": {"losses": losses_figure, "times": times_figure}}
+def _draw_parts(axes, benchmark: dict) -> None:
+    first, second = BLOCKS[CUT[0] - 1], BLOCKS[CUT[0]]
+    parts = {"fresh": (None, "fresh"), "input_gradient": ("backward_of_frozen", f"without {first}'s\nbackward pass"),
+             "recompute": ("input_gradient", f"and {second}'s\ninput gradient"),
+             "once": ("forward_of_frozen", f"and {first}'s\nforward pass")}
+    for place, (way, (part, _)) in enumerate(parts.items()):
+        time, colour = benchmark["times"][way]["to_fresh"], COLOURS["fresh" if way == "fresh" else "finetune"]
+        axes.barh(place, time["median"], 0.6, color=colour, alpha=0.5 if way == "input_gradient" else 1)
+        axes.errorbar(time["median"], place, fmt="none", color="black", capsize=2, linewidth=1, xerr=[
+            [time["median"] - time["lowest"]], [time["highest"] - time["median"]]])
+        axes.text(0.02, place, f"{time['median']:.2f}", va="center_baseline", color="white")
+    axes.set_yticks(range(len(parts)), [name for _, name in parts.values()], linespacing=0.9)
+    axes.invert_yaxis()
+    axes.grid(False, axis="y")
+    axes.set_xlabel("training time, in shares of the fresh model's")
+    axes.set_title("Five epochs, medians and ranges")
 
 
-def draw(source: str, results: dict, out: Path) -> None:
-    """The figures of `results`, as they stand in results/`source`.json, into `out`/plots."""
-    for name, figure in FIGURES[source].items():
-        save(out / "plots" / f"{name}.png", to_png(figure, results))
+def _draw_errors(axes, benchmark: dict, summary: dict) -> None:
+    epochs_measured = benchmark["settings"]["epochs"]
+    for model, way in (("fresh", "fresh"), ("finetune", "once")):
+        features = benchmark["curves"][way][0]["seconds"]["mean"]
+        an_epoch = (benchmark["times"][way]["seconds"]["median"] - features) / epochs_measured
+        rows = summary["epochs"]
+        seconds = [features + row["epochs"] * an_epoch for row in rows]
+        errors = [100 * (1 - row[model]["mean"]) for row in rows]
+        margins = [100 * (row[model]["high"] - row[model]["mean"]) for row in rows]
+        axes.errorbar(seconds, errors, margins, fmt="o-", color=COLOURS[model], elinewidth=0.8, label=LABELS[model])
+        for row, x, y in zip(rows, seconds, errors):
+            axes.annotate(row["epochs"], (x, y), (3, 3), textcoords="offset points", color=COLOURS[model])
+    axes.legend()
+    axes.set_xlim(0)
+    axes.set_ylim(0)
+    axes.set_xlabel("training time (s)")
+    axes.set_ylabel("test error (%)")
+    axes.set_title("All labels, after 1, 2, 3 and 5 epochs")
+
+
+FIGURES = {"few_labels": (few_labels_figure, "summary"), "cuts": (cuts_figure, "summary"),
+           "losses": (losses_figure, "benchmark"), "times": (times_figure, "benchmark", "summary")}
+
+
+def draw(out: Path) -> str:
+    """Each figure whose results/*.json are in `out`, into `out`/plots; their paths."""
+    drawn = []
+    for name, (figure, *sources) in FIGURES.items():
+        paths = [out / "results" / f"{source}.json" for source in sources]
+        if all(path.exists() for path in paths):
+            results = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+            drawn.append(out / "plots" / f"{name}.png")
+            save(drawn[-1], to_png(figure, *results))
+    return ", ".join(map(str, drawn)) or f"nothing: {out} has no results of the study or the benchmark"
 
 
 def main():
-    args = cli.parser(__doc__).parse_args()
-    for source, figures in FIGURES.items():
-        draw(source, json.loads((args.out / "results" / f"{source}.json").read_text(encoding="utf-8")), args.out)
-        print(f"saved plots/{', '.join(f'{name}.png' for name in figures)} in {args.out.resolve()}")
+    print("drew", draw(cli.parser(__doc__).parse_args().out))
 
 
 if __name__ == "__main__":

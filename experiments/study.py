@@ -31,7 +31,6 @@ from model import FRESH_SEED, build_model
 from results import environment
 from training import evaluate, fit, predict
 
-
 # One run
 
 

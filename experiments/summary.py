@@ -1,10 +1,10 @@
-"""What the study's runs say: results/study.jsonl -> results/summary.json and the figures of the study.
+"""What the study's runs say: results/study.jsonl -> results/summary.json, rows of tables, and figures.
 
     python -m experiments.summary       # seconds: nothing is trained
 
-The summary is a function of that one file: of the seeds and choices of new digits that are complete in it, and it says
-how many these are. Accuracies and their differences are fractions in [0, 1]; differences are paired by seed. Where a
-`mean` stands, `low` and `high` are the ends of its 95 % confidence interval.
+The summary is a function of that one file: of the seeds and choices of new digits that are complete in it for today's
+network, and it says how many these are. Accuracies and their differences are fractions in [0, 1]; differences are
+paired by seed. Where a `mean` stands, `low` and `high` are the ends of its 95 % confidence interval.
 """
 
 import math
@@ -14,9 +14,9 @@ from scipy import stats
 
 import cli
 from data import UserError
-from experiments import plan
-from experiments.figures import draw
-from experiments.study import read_runs
+from experiments import figures, plan, tables
+from experiments.study import outcomes_by_key, read_runs
+from finetune import FROZEN
 from results import save, to_json
 
 TEST_IMAGES = {"base": 6989, "finetune": 3011, "fresh": 3011, "untrained": 3011}  # of 0-6, and of 7-9
@@ -57,7 +57,7 @@ class Outcomes:
     """The outcomes of the study's runs, by their settings: keyword arguments as those of `plan.setting`."""
 
     def __init__(self, runs: list[dict]):
-        self.by_key = {plan.key(run): run["outcome"] for run in runs}
+        self.by_key = outcomes_by_key(runs)
 
     def of(self, model: str, seed: int, **settings) -> dict:
         return self.by_key[plan.key(plan.setting(model, seed, **settings))]
@@ -107,15 +107,40 @@ def summarise_labels(outcomes: Outcomes, seeds, few_seeds) -> list[dict]:
     return rows
 
 
-def summarise_untrained(outcomes: Outcomes, seeds) -> list[dict]:
-    """The control: fine-tuned from a base that was never trained, with few labels."""
-    rows = []
-    for shifted in (False, True):
-        untrained, finetune, fresh = (outcomes.correct(model, seeds, per_digit=plan.FEW, shifted=shifted)
-                                      for model in ("untrained", "finetune", "fresh"))
-        rows.append({"shifted": shifted, "untrained_minus_fresh": interval(untrained - fresh),
-                     "finetune_minus_untrained": interval(finetune - untrained)})
+def summarise_epochs(outcomes: Outcomes, seeds) -> list[dict]:
+    """All labels and fewer epochs, each training with a schedule of its own.
+
+    `default_finetune_minus_fresh`: what fine-tuning with the default epochs gains on a fresh training with these.
+    """
+    default, rows = outcomes.correct("finetune", seeds), []
+    for epochs in plan.EPOCH_COUNTS:
+        settings = {"epochs": epochs}
+        fresh = outcomes.correct("fresh", seeds, **settings)
+        rows.append({**settings, **outcomes.compare(seeds, settings, settings),
+                     "default_finetune_minus_fresh": interval(default - fresh)})
     return rows
+
+
+def summarise_untrained(outcomes: Outcomes, seeds) -> list[dict]:
+    """The control: fine-tuned from the base before its training, with few labels."""
+    rows = []
+    for cut in plan.CONTROL_CUTS:
+        for shifted in (False, True):
+            settings = {"per_digit": plan.FEW, "shifted": shifted}
+            untrained, finetune = (outcomes.correct(model, seeds, cut=cut, **settings)
+                                   for model in ("untrained", "finetune"))
+            fresh = outcomes.correct("fresh", seeds, **settings)
+            rows.append({"frozen": cut[0], "shifted": shifted, "untrained_minus_fresh": interval(untrained - fresh),
+                         "finetune_minus_untrained": interval(finetune - untrained)})
+    return rows
+
+
+def summarise_sources(outcomes: Outcomes, seeds) -> dict:
+    """Where the gain with few labels comes from: the initial blocks first, then the intermediate ones on top."""
+    fresh = outcomes.correct("fresh", seeds, per_digit=plan.FEW)
+    initial = outcomes.correct("finetune", seeds, per_digit=plan.FEW, cut=(FROZEN, len(plan.BLOCKS) - FROZEN))
+    both = outcomes.correct("finetune", seeds, per_digit=plan.FEW)
+    return {"initial": interval(initial - fresh), "intermediate_on_top": interval(both - initial)}
 
 
 def summarise_cuts(outcomes: Outcomes, seeds, few_seeds) -> list[dict]:
@@ -130,25 +155,25 @@ def summarise_cuts(outcomes: Outcomes, seeds, few_seeds) -> list[dict]:
 
 
 def summarise_tuned(outcomes: Outcomes, seeds) -> dict:
-    """Each model at the settings that are best for it by mean validation accuracy; `grid`: all that were tried."""
+    """Each model at the settings that are best for it on validation images of the tuning seeds, measured on `seeds`.
+
+    `grid`: all that were tried on the tuning seeds; `longer`: what the last three quarters of the steps add to each.
+    """
+    tuning_seeds = [seed for seed in plan.TUNING_SEEDS if outcomes.have(plan.tuning_runs(seed))]
     grid = []
     for model in ("finetune", "fresh"):
-        for shifted, steps, rate in plan.TUNING_GRID:
-            settings = {"shifted": shifted, "steps": steps, "rate": rate}
-            validation = outcomes.accuracy("validation", model, seeds, per_digit=plan.FEW, **settings)
-            correct = outcomes.correct(model, seeds, per_digit=plan.FEW, **settings)
-            grid.append({"model": model, **settings, "validation": student_interval(validation),
-                         "test": interval(correct)})
-    result = {"seeds": len(seeds), "grid": grid}
-    for name, allowed in (("best", (False, True)), ("best_unshifted", (False,))):
-        settings = {}
-        for model in ("finetune", "fresh"):
-            tried = [row for row in grid if row["model"] == model and row["shifted"] in allowed]
-            best = max(tried, key=lambda row: row["validation"]["mean"])
-            settings[model] = {setting: best[setting] for setting in ("shifted", "steps", "rate")}
-        result[name] = {"settings": settings, **outcomes.compare(
-            seeds, *({"per_digit": plan.FEW} | each for each in settings.values()))}
-    return result
+        for settings in plan.TUNING_GRID:
+            validation = outcomes.accuracy("validation", model, tuning_seeds, **settings)
+            correct = outcomes.correct(model, tuning_seeds, **settings)
+            grid.append({"model": model, "steps": settings["steps"], "rate": settings["rate"],
+                         "validation": student_interval(validation), "test": interval(correct)})
+    best = plan.best_settings(outcomes.by_key)
+    longer = {}
+    for model, settings in best.items():
+        quarter = settings | {"steps": settings["steps"] // 4}
+        longer[model] = interval(outcomes.correct(model, seeds, **settings) - outcomes.correct(model, seeds, **quarter))
+    return {"seeds": len(tuning_seeds), "grid": grid, "longer": longer,
+            "best": {"settings": best, "seeds": len(seeds), **outcomes.compare(seeds, best["finetune"], best["fresh"])}}
 
 
 def summarise_choices(outcomes: Outcomes, choices: list[tuple[int, ...]], count: int | None, shifted: bool) -> dict:
@@ -177,9 +202,10 @@ def summarise_rates(outcomes: Outcomes) -> list[dict]:
 
 def summarise(runs: list[dict]) -> dict:
     """The summary of the runs. Raises UserError where too little is complete in them."""
+    runs = [run for run in runs if run["network"] == plan.NETWORK]
     outcomes = Outcomes(runs)
     number = 0
-    while outcomes.have(plan.plan(number + 1, 0)):
+    while outcomes.have(plan.plan(number + 1, 0, outcomes.by_key)):
         number += 1
     choices = [new for new in plan.CHOICES
                if all(outcomes.have(plan.both(plan.CHOICES.index(new), new=new, per_digit=count, shifted=shifted))
@@ -192,9 +218,11 @@ def summarise(runs: list[dict]) -> dict:
     return {
         "seeds": number, "number_of_choices": len(choices),
         "machines": [dict(zip(plan.MACHINE, machine)) for machine in machines],
-        "models": summarise_models(outcomes, seeds), "labels": summarise_labels(outcomes, seeds, few_seeds),
-        "untrained": summarise_untrained(outcomes, few_seeds), "cuts": summarise_cuts(outcomes, seeds, few_seeds),
-        "tuned": summarise_tuned(outcomes, few_seeds),
+        "few_seeds": len(few_seeds), "models": summarise_models(outcomes, seeds),
+        "labels": summarise_labels(outcomes, seeds, few_seeds), "epochs": summarise_epochs(outcomes, seeds),
+        "untrained": summarise_untrained(outcomes, few_seeds), "sources": summarise_sources(outcomes, few_seeds),
+        "cuts": summarise_cuts(outcomes, seeds, few_seeds),
+        "tuned": summarise_tuned(outcomes, plan.tuned_seeds(number)),
         "choices": {name: summarise_choices(outcomes, choices, count, shifted)
                     for name, (count, shifted) in zip(("few", "few_shifted", "all"), plan.CHOICES_AT)},
         "rates": summarise_rates(outcomes),
@@ -208,9 +236,9 @@ def main():
         raise UserError(f"there is no {path}: run experiments.study, with the same --out")
     summary = summarise(read_runs(path))
     save(args.out / "results" / "summary.json", to_json(summary))
-    draw("summary", summary, args.out)
-    print(f"{summary['seeds']} seeds and {summary['number_of_choices']} choices of new digits are complete\n"
-          f"saved results/summary.json and plots/few_labels.png and cuts.png in {args.out.resolve()}")
+    print("\n".join(tables.of_summary(summary)))
+    print(f"{summary['seeds']} seeds and {summary['number_of_choices']} choices of new digits are complete")
+    print("saved results/summary.json; drew", figures.draw(args.out))
 
 
 if __name__ == "__main__":

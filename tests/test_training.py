@@ -1,22 +1,23 @@
 """Training: what moves and what does not, what is counted, and that the same seed does the same."""
 
+from collections import OrderedDict
 from copy import deepcopy
 from functools import partial
 
 import pytest
 import torch
 from conftest import OPTIONS, equal_states
-from test_model import assert_fresh
 from torch import nn
 
 import finetune
 import training
 from data import Split, UserError, few_labels
 from finetune import fine_tune
-from model import FRESH_SEED, build_model, divide, reinitialise
+from model import FRESH_SEED, build_model
 from training import evaluate, extract_features, fit, predict
 
-CUTS = [(1, 2), (2, 1), (3, 0), (0, 2), (1, 3)]  # (frozen, reinit)
+BLOCKS = len(build_model())
+CUTS = [(frozen, reinit) for frozen in range(BLOCKS) for reinit in range(BLOCKS + 1 - frozen)]
 
 
 def without_seconds(curve):
@@ -35,73 +36,100 @@ def clock(monkeypatch):
 # Fine-tuning
 
 
-@pytest.mark.parametrize("recompute_frozen", [False, True], ids=["features-once", "recompute"])
+def at_start(base, task, monkeypatch, **options):
+    """The model that fine-tuning begins to train."""
+    with monkeypatch.context() as patch:
+        patch.setattr(finetune, "fit", lambda *_, **__: [])
+        return fine_tune(base, task.train, task.validation, seed=5, **options)[0]
+
+
+def assert_blocks_of(model, base, fresh, reinit):
+    """All blocks are those of `base`, the last `reinit` those of `fresh`, bit for bit."""
+    for place, block in enumerate(model):
+        expected = (base if place < len(model) - reinit else fresh)[place]
+        assert equal_states(block.state_dict(), expected.state_dict()), place
+
+
 @pytest.mark.parametrize("frozen, reinit", CUTS)
-def test_three_parts_start_and_end_as_they_should(base, new_task, monkeypatch, frozen, reinit, recompute_frozen):
-    original, started = deepcopy(base), []
+def test_each_block_starts_with_the_bases_or_the_fresh_models_values(base, new_task, monkeypatch, frozen, reinit):
+    model = at_start(base, new_task, monkeypatch, frozen=frozen, reinit=reinit)
+    assert_blocks_of(model, base, build_model(FRESH_SEED + 5), reinit)
 
-    def first_fit(*args, **options):
-        started.append(deepcopy(base))
-        return fit(*args, **options)
 
-    monkeypatch.setattr(finetune, "fit", first_fit)
-    fine_tune(base.train(), new_task.train, new_task.validation, frozen=frozen, reinit=reinit, seed=5,
-              recompute_frozen=recompute_frozen, **OPTIONS | {"epochs": 2})
-    (start,) = started
-    assert not any(module.training for module in base.modules())
-    before, at_start, at_end = (divide(model, frozen, reinit) for model in (original, start, base))
+class Scaled(nn.Linear):
+    """A block with a parameter and an initialisation of its own."""
 
-    # At the start: two parts are the base's, bit for bit; the last is as if training had just begun.
-    assert equal_states(at_start[0].state_dict(), before[0].state_dict())
-    assert equal_states(at_start[1].state_dict(), before[1].state_dict())
-    assert_fresh(at_start[2])
-    for (name, value), old in zip(at_start[2].named_parameters(), before[2].parameters(), strict=True):
-        assert not torch.equal(value, old), name
+    def __init__(self):
+        super().__init__(8, 8)
+        self.scale = nn.Parameter(torch.rand(8))
+        nn.init.orthogonal_(self.weight)
 
-    # At the end: the frozen part is still the base's, buffers too; every other weight and buffer has moved.
-    assert equal_states(at_end[0].state_dict(), before[0].state_dict())
-    for part in (1, 2):
-        for name, value in at_end[part].state_dict().items():
-            assert not torch.equal(value, at_start[part].state_dict()[name]), name
+    def forward(self, features):
+        return self.scale * super().forward(features)
+
+
+@pytest.mark.parametrize("reinit", [0, 1, 2])
+def test_own_initialisations_and_parameters_start_as_in_the_fresh_model(new_task, monkeypatch, reinit):
+    def build(seed):
+        torch.manual_seed(seed)
+        return nn.Sequential(OrderedDict(first=nn.Sequential(nn.Flatten(), nn.Linear(28 * 28, 8)), second=Scaled(),
+                                         third=nn.utils.parametrizations.weight_norm(nn.Linear(8, 10))))
+
+    monkeypatch.setattr(finetune, "build_model", build)
+    model = at_start(build(0), new_task, monkeypatch, reinit=reinit)
+    assert_blocks_of(model, build(0), build(FRESH_SEED + 5), reinit)
 
 
 @pytest.mark.parametrize("recompute_frozen", [False, True], ids=["features-once", "recompute"])
-def test_what_was_frozen_before_is_trained_again(base, new_task, recompute_frozen):
-    base[1].requires_grad_(False)  # as somebody's own code may have done
-    fine_tune(base, new_task.train, new_task.validation, frozen=1, reinit=1)
-    fine_tune(base, new_task.train, new_task.validation, frozen=2, reinit=1, recompute_frozen=recompute_frozen)
-    between = deepcopy(base.state_dict())
-    fit(base, new_task.train, new_task.validation)
-    assert not any(torch.equal(value, between[name]) for name, value in base.state_dict().items())
+@pytest.mark.parametrize("frozen, reinit", [(1, 2), (2, 1), (3, 0), (0, 2)])
+def test_frozen_blocks_stay_and_all_others_move(base, new_task, monkeypatch, frozen, reinit, recompute_frozen):
+    start = at_start(base, new_task, monkeypatch, frozen=frozen, reinit=reinit)
+    model, _ = fine_tune(base, new_task.train, new_task.validation, frozen=frozen, reinit=reinit, seed=5,
+                         recompute_frozen=recompute_frozen, **OPTIONS | {"epochs": 2})
+    assert not any(module.training for module in model.modules())
+    assert equal_states(model[:frozen].state_dict(), base[:frozen].state_dict())  # buffers too
+    for name, value in model[frozen:].state_dict().items():
+        assert not torch.equal(value, start[frozen:].state_dict()[name]), name
 
 
 @pytest.mark.parametrize("error, options", [
-    (UserError, {"epochs": 9, "batch_size": 60_000}), (ValueError, {"reinit": 9}), (ValueError, {"reinit": 1})])
-def test_a_fine_tuning_that_is_refused_leaves_the_model_as_it_was(base, new_task, error, options):
-    base[-1].scale = nn.Parameter(torch.ones(1))  # what cannot be reinitialised
-    before, modes = deepcopy(base.state_dict()), [module.training for module in base.train().modules()]
-    with pytest.raises(error):
-        fine_tune(base, new_task.train, new_task.validation, **options)
-    assert equal_states(base.state_dict(), before) and [module.training for module in base.modules()] == modes
+    (None, OPTIONS), (UserError, {"epochs": 9, "batch_size": 60_000}), (ValueError, {"reinit": 9}),
+    (TypeError, {"learning_rte": 1})])
+def test_fine_tuning_leaves_its_base_alone_also_where_it_is_refused(base, new_task, error, options):
+    def properties():
+        return [module.training for module in base.modules()], [value.requires_grad for value in base.parameters()]
+
+    base.train()[0].eval().requires_grad_(False)  # as somebody's own code may have done
+    values, before = deepcopy(base.state_dict()), properties()
+    if error:
+        with pytest.raises(error):
+            fine_tune(base, new_task.train, new_task.validation, **options)
+    else:
+        model, _ = fine_tune(base, new_task.train, new_task.validation, frozen=0, **options)
+        assert all(value.requires_grad for value in model.parameters())
+    assert equal_states(base.state_dict(), values) and properties() == before
+
+
+def test_a_base_of_another_network_is_refused(base, new_task):
+    base.append(nn.Dropout(0.1))
+    with pytest.raises(UserError, match="another network"):
+        fine_tune(base, new_task.train, new_task.validation)
 
 
 def test_reinitialising_every_block_is_training_a_fresh_model(base, new_task):
     fresh = build_model(FRESH_SEED + 3)
     assert not torch.isclose(*(next(model.parameters()) for model in (fresh, build_model(3)))).any()
-    torch.manual_seed(FRESH_SEED + 3)
-    reinitialise(fresh)  # the same weights; older PyTorch draws them in another order
     expected = fit(fresh, new_task.train, new_task.validation, seed=3, **OPTIONS)
-    curve = fine_tune(base, new_task.train, new_task.validation, frozen=0, reinit=len(base), seed=3, **OPTIONS)
+    model, curve = fine_tune(base, new_task.train, new_task.validation, frozen=0, reinit=BLOCKS, seed=3, **OPTIONS)
     assert without_seconds(curve) == without_seconds(expected) and curve[0]["seconds"] == 0
-    assert equal_states(base.state_dict(), fresh.state_dict())
+    assert equal_states(model.state_dict(), fresh.state_dict())
 
 
 def test_features_computed_once_give_the_same_model_up_to_rounding(base, new_task):
     curves, predicted = [], []
     for recompute in (False, True):
-        model = deepcopy(base)
-        curves.append(without_seconds(fine_tune(model, new_task.train, new_task.validation,
-                                                recompute_frozen=recompute, **OPTIONS)))
+        model, curve = fine_tune(base, new_task.train, new_task.validation, recompute_frozen=recompute, **OPTIONS)
+        curves.append(without_seconds(curve))
         predicted.append(predict(model, new_task.test.images))
     assert curves[0][0] == pytest.approx(curves[1][0], rel=1e-5)  # before the first step
     assert curves[0][1]["validation_loss"] == pytest.approx(curves[1][1]["validation_loss"], rel=0.05)
@@ -118,7 +146,7 @@ def test_the_curve_of_fine_tuning_begins_with_the_seconds_of_the_training_images
         return extract_features(part, images)
 
     monkeypatch.setattr(finetune, "extract_features", slow)
-    curve = fine_tune(base, new_task.train, new_task.validation, **OPTIONS)
+    _, curve = fine_tune(base, new_task.train, new_task.validation, **OPTIONS)
     assert [row["seconds"] for row in curve] == [20, 20, 20, 20]
 
 
@@ -142,7 +170,7 @@ def test_the_clock_counts_steps_and_stops_while_the_model_is_evaluated(new_task,
 
 
 @pytest.mark.parametrize("way", ["fresh", "features-once", "recompute"])
-def test_what_happens_only_the_first_time_is_on_no_models_clock(base, new_task, clock, way):
+def test_what_a_process_does_only_the_first_time_is_not_timed(base, new_task, monkeypatch, clock, way):
     done = set()
 
     def first_time(block, inputs):  # the first pass in training and the first in evaluation take long, as in a process
@@ -150,11 +178,17 @@ def test_what_happens_only_the_first_time_is_on_no_models_clock(base, new_task, 
             done.add(block.training)
             clock[0] += 100
 
-    for block in base[:2]:
-        block.register_forward_pre_hook(first_time)
-    train = fit if way == "fresh" else partial(fine_tune, recompute_frozen=way == "recompute")
-    curve = train(base, new_task.train, new_task.validation, epochs=1, batch_size=32, last_row_only=True)
-    assert len(curve) == 1 and done == {True, False} and curve[-1]["seconds"] == 0
+    def build(seed):
+        model = build_model(seed)
+        for block in model[:2]:
+            block.register_forward_pre_hook(first_time)
+        return model
+
+    monkeypatch.setattr(finetune, "build_model", build)
+    train = partial(fit, build(0)) if way == "fresh" else partial(fine_tune, base, recompute_frozen=way == "recompute")
+    result = train(new_task.train, new_task.validation, epochs=1, batch_size=32)
+    curve = result if way == "fresh" else result[1]
+    assert done == {True, False} and curve[-1]["seconds"] == 0
 
 
 # The training loop
@@ -183,14 +217,18 @@ def test_training_is_the_textbooks_loop(new_task):
         torch.testing.assert_close(value, reference.state_dict()[name], msg=name)
 
 
-def test_fewer_than_ten_steps_are_refused_and_many_epochs_print_about_twenty_rows(base, new_task, capsys):
-    few = few_labels(new_task.train, 10, seed=0)
+def test_fewer_than_ten_steps_are_refused(new_task):
     with pytest.raises(UserError, match="9 steps are too few: give --epochs 200"):
-        fit(base, few, new_task.validation, epochs=9)
-    for epochs, rows in ((10, 11), (30, 16), (200, 21)):
-        assert len(fit(base, few, new_task.validation, epochs=epochs, verbose=True)) == epochs + 1
-        printed = capsys.readouterr().out.splitlines()
-        assert len(printed) == rows and printed[-1].startswith(f"epoch {epochs}:")
+        fit(build_model(0), few_labels(new_task.train, 10, seed=0), new_task.validation, epochs=9)
+
+
+@pytest.mark.parametrize("epochs, rows, expected", [
+    (10, 20, [*range(11)]), (33, 20, [*range(0, 33, 2), 33]), (40, 20, [*range(0, 41, 2)]), (33, 1, [0, 33])])
+def test_a_curve_has_evenly_spread_rows_and_prints_them(new_task, capsys, epochs, rows, expected):
+    curve = fit(build_model(0), few_labels(new_task.train, 10, seed=0), new_task.validation, epochs=epochs, rows=rows,
+                verbose=True)
+    printed = [int(line.split(":")[0].removeprefix("epoch ")) for line in capsys.readouterr().out.splitlines()]
+    assert [row["epoch"] for row in curve] == printed == expected
 
 
 @pytest.mark.parametrize("count, batch_size", [(37, 8), (33, 32), (7, 32), (100, 9)])
@@ -229,3 +267,15 @@ def test_evaluation_leaves_every_module_in_the_mode_it_had(base, new_task):
         evaluate(base, new_task.validation)
         predict(base, new_task.validation.images)
         assert [module.training for module in base.modules()] == before
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("part", [
+    nn.Sequential(nn.Flatten(), nn.Linear(28 * 28, 4), nn.BatchNorm1d(4, track_running_stats=False)),
+    nn.Sequential(nn.Conv2d(1, 3, 28), nn.Flatten(0)), nn.Conv2d(1, 3, 5)], ids=["batch-norm", "flat", "images"])
+def test_features_are_the_outputs_whatever_their_shape_and_dtype(new_task, part, dtype):
+    images = new_task.train.images[:256].to(dtype)
+    features = extract_features(part.to(dtype), images)
+    expected = part(images)
+    assert features.dtype == dtype and torch.allclose(features, expected, atol=1e-5)
+    assert features.dim() != 4 or features.is_contiguous(memory_format=torch.channels_last)
