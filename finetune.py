@@ -22,9 +22,9 @@ FROZEN, REINIT = 1, 2  # conv1; fc1 and fc2
 
 def fine_tune(base: nn.Sequential, train: Split, validation: Split, *, frozen: int = FROZEN, reinit: int = REINIT,
               recompute_frozen: bool = False, seed: int = 0, **options) -> tuple[nn.Sequential, list[dict]]:
-    """Train the fresh model of `seed` with the base's values in all but the last `reinit` blocks; `base` stays as it is.
+    """Train the fresh model of `seed` with the base's values in all but its last `reinit` blocks.
 
-    Returns the fine-tuned model and its curve, as `fit` does. The initial part never changes and there is no
+    Returns that model and its curve, as `fit` does; `base` stays as it is. The initial part never changes and there is no
     augmentation, so its output for an image never changes either: it is computed once, and the other parts are trained
     on it as on any other data set. `recompute_frozen` computes it in every step, as is usual: same result up to
     rounding, more time. The curve's seconds begin with those of the training images' features; the validation images'

@@ -11,13 +11,12 @@ from pathlib import Path
 import matplotlib
 import pytest
 import torch
-from conftest import ROOT, SCRIPTS, read_json, run_script, same_network, snapshot, start
+from conftest import ROOT, SCRIPTS, read_json, run_script, snapshot, start
 from torch import nn
 
 import data
 import train_fresh
 from compare import find_differences, read_results
-from data import Split
 from experiments.plan import BLOCKS, MACHINE, key, setting
 from experiments.study import read_runs
 from model import build_model, count_parameters, divide
@@ -194,14 +193,9 @@ def test_finetune_prints_the_three_parts_and_keeps_the_frozen_one(run, finished,
     assert (found["images"]["train"] == 240) == bool(flags)
 
 
-@same_network
-def test_ten_labels_per_digit_are_the_line_of_the_study(tmp_path, monkeypatch):
+@pytest.mark.usefixtures("same_network")
+def test_ten_labels_per_digit_are_the_line_of_the_study(tmp_path):
     """Equal where processor and versions are those of the line, elsewhere like another seed."""
-    def few_validation_images(split, whole=data.split_validation):  # the curve of 200 epochs takes long
-        train, validation = whole(split)
-        return train, Split(validation.images[::50], validation.labels[::50])
-
-    monkeypatch.setattr(data, "split_validation", few_validation_images)
     runs = read_runs(ROOT / "results" / "study.jsonl")
     line = next(run for run in runs if key(run) == key(setting("fresh", 0, per_digit=10)))
     assert run_script("train_fresh", "--per-digit", 10, "--epochs", 200, "--out", tmp_path) == 0
@@ -261,13 +255,32 @@ class Malice:
         return print, ("executed",)
 
 
-def test_a_base_that_is_none_is_named_and_never_executed(run, out, tmp_path):
+def test_a_file_that_is_no_base_model_is_named_and_never_executed(run, out, tmp_path):
     path = tmp_path / "other.pt"
     assert f"there is no {path}: run train_base.py" in refuse(run, out, "finetune", "--base", path)
     for contents in ({"model": {"fc2.bias": torch.zeros(10)}}, Malice()):
         torch.save(contents, path)
         status, stdout, stderr = run("finetune", "--base", path, "--out", out)
-        assert (status, stdout) == (2, "") and "is not a checkpoint of this network" in stderr
+        assert (status, stdout) == (2, "") and "is not what train_base.py saves" in stderr
+
+
+def test_a_base_of_another_network_is_refused_and_a_bug_is_a_traceback(run, out, monkeypatch):
+    def other(seed=None):
+        model = build_model(seed)
+        model[0].append(nn.Tanh())  # the same weights
+        return model
+
+    monkeypatch.setattr("results.build_model", other)
+    assert "has another network than model.py" in refuse(run, out, "finetune")
+    monkeypatch.setattr("results.build_model", lambda: nn.Conv2D(1, 2, 3))
+    with pytest.raises(AttributeError, match="Conv2D"):
+        run("finetune", "--out", out)
+
+
+def test_scripts_that_only_read_make_no_folder(run, tmp_path):
+    for script in ("compare", "experiments.summary"):
+        assert run(script, "--out", tmp_path / "typo")[0] == 2
+    assert run("experiments.figures", "--out", tmp_path / "typo")[0] == 0 and not (tmp_path / "typo").exists()
 
 
 # The process
@@ -286,12 +299,12 @@ def test_ctrl_c_is_one_line_and_earlier_results_stay(out):
 
 
 def test_importing_changes_nothing_in_the_process():
-    modules = [path.stem for path in ROOT.glob("*.py")] + [f"experiments.{path.stem}"
-                                                           for path in ROOT.glob("experiments/*.py")]
+    modules = ["cli", "compare", "data", "finetune", "model", "plotting", "results", "train_base", "train_fresh",
+               "training", *(f"experiments.{name}" for name in ("benchmark", "figures", "plan", "study", "summary"))]
     program = f"""
 import json, signal, sys, warnings, os, threading
 import matplotlib, torch, torchvision, tqdm, scipy.stats
-import matplotlib.style, torch.utils.flop_counter
+import matplotlib.style
 def state():
     return [sys.excepthook, threading.excepthook, sys.stdout, sys.stderr, dict(os.environ), warnings.filters[:],
             [signal.getsignal(number) for number in signal.valid_signals()], dict(matplotlib.rcParams),

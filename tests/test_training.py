@@ -272,7 +272,7 @@ def test_evaluation_leaves_every_module_in_the_mode_it_had(base, new_task):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("part", [
     nn.Sequential(nn.Flatten(), nn.Linear(28 * 28, 4), nn.BatchNorm1d(4, track_running_stats=False)),
-    nn.Sequential(nn.Conv2d(1, 3, 28), nn.Flatten(0)), nn.Conv2d(1, 3, 5)], ids=["batch-norm", "flat", "images"])
+    nn.Sequential(nn.Conv2d(1, 1, 28), nn.Flatten(0)), nn.Conv2d(1, 3, 5)], ids=["batch-norm", "flat", "images"])
 def test_features_are_the_outputs_whatever_their_shape_and_dtype(new_task, part, dtype):
     images = new_task.train.images[:256].to(dtype)
     features = extract_features(part.to(dtype), images)
