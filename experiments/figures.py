@@ -79,13 +79,13 @@ def _draw_grid(axes, tuned: dict) -> None:
         for steps, line in lines.items():
             rows = [row for row in tuned["grid"] if (row["model"], row["steps"]) == (model, steps)]
             axes.plot([row["rate"] for row in rows], [100 * (1 - row["test"]["mean"]) for row in rows], line,
-                      color=COLOURS[model], label=f"{LABELS[model]}, {steps:,} steps")
+                      color=COLOURS[model], label=f"{LABELS[model]}, {steps:,}")
     rates = sorted({row["rate"] for row in tuned["grid"]})
     axes.set_xscale("log")
     axes.set_xticks(rates, [f"{rate:g}" for rate in rates])
     axes.minorticks_off()
     axes.set_ylim(bottom=0)
-    axes.legend(loc="lower left", ncols=2, labelspacing=0.2, columnspacing=1)
+    axes.legend(loc="lower left", ncols=2, labelspacing=0.2, columnspacing=1, title="model, steps")
     axes.set_xlabel("learning rate")
     axes.set_ylabel("test error (%)")
     axes.set_title(f"{FEW} labels per digit, shifted, {tuned['seeds']} other seeds")
@@ -129,16 +129,15 @@ def times_figure(benchmark: dict, summary: dict) -> Figure:
 
 def _draw_parts(axes, benchmark: dict) -> None:
     first, second = BLOCKS[CUT[0] - 1], BLOCKS[CUT[0]]
-    parts = {"fresh": (None, "fresh"), "input_gradient": ("backward_of_frozen", f"without {first}'s\nbackward pass"),
-             "recompute": ("input_gradient", f"and {second}'s\ninput gradient"),
-             "once": ("forward_of_frozen", f"and {first}'s\nforward pass")}
-    for place, (way, (part, _)) in enumerate(parts.items()):
+    parts = {"fresh": "fresh", "input_gradient": f"without {first}'s\nbackward pass",
+             "recompute": f"and {second}'s\ninput gradient", "once": f"{first} run\nonly once"}
+    for place, way in enumerate(parts):
         time, colour = benchmark["times"][way]["to_fresh"], COLOURS["fresh" if way == "fresh" else "finetune"]
         axes.barh(place, time["median"], 0.6, color=colour, alpha=0.5 if way == "input_gradient" else 1)
         axes.errorbar(time["median"], place, fmt="none", color="black", capsize=2, linewidth=1, xerr=[
             [time["median"] - time["lowest"]], [time["highest"] - time["median"]]])
         axes.text(0.02, place, f"{time['median']:.2f}", va="center_baseline", color="white")
-    axes.set_yticks(range(len(parts)), [name for _, name in parts.values()], linespacing=0.9)
+    axes.set_yticks(range(len(parts)), parts.values())
     axes.invert_yaxis()
     axes.grid(False, axis="y")
     axes.set_xlabel("training time, in shares of the fresh model's")
@@ -147,7 +146,7 @@ def _draw_parts(axes, benchmark: dict) -> None:
 
 def _draw_errors(axes, benchmark: dict, summary: dict) -> None:
     epochs_measured = benchmark["settings"]["epochs"]
-    for model, way in (("fresh", "fresh"), ("finetune", "once")):
+    for model, way, beside in (("fresh", "fresh", (3, 3)), ("finetune", "once", (-7, -9))):
         features = benchmark["curves"][way][0]["seconds"]["mean"]
         an_epoch = (benchmark["times"][way]["seconds"]["median"] - features) / epochs_measured
         rows = summary["epochs"]
@@ -156,7 +155,7 @@ def _draw_errors(axes, benchmark: dict, summary: dict) -> None:
         margins = [100 * (row[model]["high"] - row[model]["mean"]) for row in rows]
         axes.errorbar(seconds, errors, margins, fmt="o-", color=COLOURS[model], elinewidth=0.8, label=LABELS[model])
         for row, x, y in zip(rows, seconds, errors):
-            axes.annotate(row["epochs"], (x, y), (3, 3), textcoords="offset points", color=COLOURS[model])
+            axes.annotate(row["epochs"], (x, y), beside, textcoords="offset points", color=COLOURS[model])
     axes.legend()
     axes.set_xlim(0)
     axes.set_ylim(0)
