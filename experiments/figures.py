@@ -39,7 +39,7 @@ def losses_figure(benchmark: dict) -> Figure:
 
 def few_labels_figure(summary: dict) -> Figure:
     """Test error of both models. Left: over the number of labels. Right: of every setting tried with few labels."""
-    figure = Figure(figsize=(WIDTH, 2.1))
+    figure = Figure(figsize=(WIDTH, 2))
     left, right = figure.subplots(1, 2)
     _draw_labels(left, summary)
     _draw_grid(right, summary["tuned"])
