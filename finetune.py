@@ -24,11 +24,11 @@ def fine_tune(base: nn.Sequential, train: Split, validation: Split, *, frozen: i
               recompute_frozen: bool = False, seed: int = 0, **options) -> tuple[nn.Sequential, list[dict]]:
     """Train the fresh model of `seed` with the base's values in all but its last `reinit` blocks.
 
-    Returns that model and its curve, as `fit` does; `base` stays as it is. The initial part never changes and there is no
-    augmentation, so its output for an image never changes either: it is computed once, and the other parts are trained
-    on it as on any other data set. `recompute_frozen` computes it in every step, as is usual: same result up to
-    rounding, more time. The curve's seconds begin with those of the training images' features; the validation images'
-    serve evaluation alone and are not counted.
+    Returns that model and its curve, as `fit` does; `base` stays as it is. The initial part never changes and images
+    are not drawn anew, so its output for an image never changes either: it is computed once, and the other parts are
+    trained on it as on any other data set. `recompute_frozen` computes it in every step, as is usual: same result up
+    to rounding, more time. The curve's seconds begin with those of the training images' features; the validation
+    images' serve evaluation alone and are not counted.
     `seed` draws the fresh model (it seeds PyTorch's global generator) and orders the images. `options` go to `fit`.
     Raises UserError as `divide` and `fit` do, and where `base` is another network than `build_model`'s.
     """
