@@ -30,7 +30,7 @@ def mnist_parser(description: str) -> argparse.ArgumentParser:
     # (PyTorch #175189, fixed by #188371).
     devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
     flags.add_argument("--device", choices=devices, default=devices[-1],
-                       help="where to train, of this machine's devices (default: %(default)s)")
+                       help="device to train on (default: %(default)s)")
     return flags
 
 
@@ -47,7 +47,7 @@ def training_parser(description: str, digits: str) -> argparse.ArgumentParser:
     flags.add_argument("--epochs", type=whole(1), default=EPOCHS, metavar="N",
                        help="passes over the training images (default: %(default)s)")
     flags.add_argument("--batch-size", type=whole(2), default=BATCH_SIZE, metavar="N",
-                       help="images per step, at least, in batches of equal size (default: %(default)s)")
+                       help="images per step, at least, in batches of nearly equal size (default: %(default)s)")
     flags.add_argument("--learning-rate", type=positive, default=LEARNING_RATE, metavar="X",
                        help="highest value of the one-cycle schedule (default: %(default)s)")
     return flags
@@ -82,7 +82,7 @@ def positive(text: str) -> float:
 
 
 def digits_type(text: str) -> tuple[int, ...]:
-    """A flag's type: `parse_digits`, whose words argparse shows only as an error of its own."""
+    """A flag's type: `parse_digits`; argparse shows the message of an ArgumentTypeError only."""
     try:
         return parse_digits(text)
     except ValueError as error:
@@ -90,8 +90,9 @@ def digits_type(text: str) -> tuple[int, ...]:
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a script. What the user can fix and what the system refuses is one line and exit status 2, Ctrl-C one line
-    and 130; any other error is a bug, and its traceback is wanted.
+    """Run a script. UserError and OSError are one line and exit status 2, Ctrl-C is one line and 130.
+
+    Any other error is a bug, and shows its traceback.
     """
     try:
         main()

@@ -1,4 +1,4 @@
-"""Items 1 and 2: load MNIST, and split it into the images of some digits, or of a few of each.
+"""Items 1 and 2: load MNIST, and split it into the images of some digits; if asked, only a few of each.
 
     task = load_task("data", "0-6")
     task.train.images, task.train.labels    # float32 [37742, 1, 28, 28], int64 [37742]
@@ -64,7 +64,7 @@ def load_mnist(data_dir: str | Path, train: bool) -> Split:
     """Item 1: the official training or test set, from `data_dir` or, where it is not there, downloaded.
 
     Raises UserError where it cannot be loaded or is not the published one: torchvision would load overwritten pixels
-    or a label of 77 without a word.
+    or a label of 77 without an error.
     """
     hint = "this project has it in data/MNIST/raw ('git checkout -- data/MNIST' brings it back)"
     try:
@@ -99,7 +99,7 @@ def select_digits(split: Split, digits: tuple[int, ...]) -> Split:
 
 
 def few_labels(split: Split, per_digit: int, seed: int) -> Split:
-    """`per_digit` images of each digit, drawn by `seed`; a larger draw contains every smaller one.
+    """`per_digit` images of each digit, drawn by `seed`: for one seed, ten of each contain the five.
 
     Images stay in the order of the data set. Raises UserError where a digit has fewer images.
     """

@@ -22,9 +22,9 @@ FILES = ("out", "data_dir", "base")  # flags that name files or folders: no sett
 
 def save_run(name: str, args: argparse.Namespace, task: Task, model: nn.Sequential, curve: list[dict],
              base: dict | None = None) -> None:
-    """Evaluate a trained model on all training and test images, say what it gave, and save its three files.
+    """Evaluate a trained model on all training and test images, print the result, and save its three files.
 
-    `base`: what `load_checkpoint` told of the base model of a fine-tuned one.
+    `base`: what `load_checkpoint` returned beside the base model of a fine-tuned one.
     """
     settings = {flag: value for flag, value in vars(args).items() if flag not in FILES}
     stream = io.BytesIO()
@@ -41,7 +41,7 @@ def save_run(name: str, args: argparse.Namespace, task: Task, model: nn.Sequenti
     }
     if base:
         record["base"] = base
-    features = f" ({curve[0]['seconds']:.2f} s of these compute the features)" if curve[0]["seconds"] else ""
+    features = f" (with {curve[0]['seconds']:.2f} s for the features)" if curve[0]["seconds"] else ""
     print(f"training accuracy {record['train_accuracy']:.2%}, test accuracy {record['test_accuracy']:.2%} ({errors} "
           f"errors in {test_images:,} images) after {record['training_seconds']:.2f} s of training{features}")
     save(args.out / "checkpoints" / f"{name}.pt", stream.getvalue())
@@ -89,7 +89,7 @@ def load_checkpoint(path: str | Path) -> tuple[nn.Sequential, dict]:
 
 
 def environment(device: str) -> dict:
-    """What a time depends on, and the last digits of a result."""
+    """What times, and the last digits of results, depend on."""
     cpuinfo = Path("/proc/cpuinfo")  # Linux alone has it
     cpu = re.search(r"model name\s*: (.+)", cpuinfo.read_text()) if cpuinfo.exists() else None
     name = cpu[1] if cpu else platform.processor() or platform.machine()

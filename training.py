@@ -28,9 +28,9 @@ def fit(model: nn.Module, train: Split, validation: Split, *, epochs: int = EPOC
 
     The curve has a row before the first step and one after each epoch, or where there are more than `rows`, after every
     second, third, ... and the last. A row has `epoch`, `seconds` (of training so far), and mean cross-entropy in nats
-    and accuracy in [0, 1] in evaluation mode, on `validation` and on a sample of `train`, of the same size where there
-    are as many. `verbose` prints each row. `seed` orders the images; each is seen once an epoch. The model is left in
-    evaluation mode.
+    and accuracy in [0, 1] in evaluation mode, on `validation` and on a sample of `train`, as large as `validation`
+    where there are as many. `verbose` prints each row. `seed` orders the images; each is seen once an epoch. The model
+    is left in evaluation mode.
     Raises UserError as `count_batches` does, and where a loss is no longer finite.
     """
     device = train.labels.device
@@ -87,7 +87,7 @@ def count_batches(images: int, epochs: int, batch_size: int) -> int:
 
 
 def _warm_up(model: nn.Module, train: Split, batches: int) -> None:
-    """Two steps of a copy, off the clock: the first in a process sets up kernels and threads."""
+    """Two steps of a copy, not timed: the first in a process sets up kernels and threads."""
     copied = copy.deepcopy(model).train()
     optimizer = torch.optim.AdamW(copied.parameters(), fused=True)
     parts = torch.arange(len(train.labels), device=train.labels.device).tensor_split(batches)

@@ -96,7 +96,7 @@ def main():
     curves, base = {way: [] for way in WAYS}, None
     for seed in tqdm(range(args.rounds), "rounds", disable=None, leave=False):
         turn = 1 + seed % (len(WAYS) - 1)
-        for way in ("base", *WAYS[turn:], *WAYS[1:turn]):  # no way always comes after the same one
+        for way in ("base", *WAYS[turn:], *WAYS[1:turn]):  # the order changes from round to round
             model, curve = train(way, base_task if way == "base" else new_task, base, seed)
             curves[way].append(curve)
             if way == "base":

@@ -4,10 +4,10 @@
     python -m experiments.study --choices 12 --seeds 3 --out small
 
 Each run of the plan is one line of results/study.jsonl, appended as soon as it is finished, and never trained again: a
-study that is stopped loses what was being trained and goes on from there. Runs that share a base model are a group; one
-process trains the base (once more, where the study was stopped within the group) and then each of them. The runs at the
-best settings follow when these are known. What the runs say is for experiments.summary. Runs of another network are
-other runs; for a new study after any other change of the code, name another folder with --out.
+study that is stopped loses what was being trained and continues from there. Runs that share a base model are a group;
+one process trains the base (once more, where the study was stopped within the group) and then each of them. The runs at
+the best settings follow when these are known. What the runs say is for experiments.summary. Runs of another network
+are other runs; for a new study after any other change of the code, name another folder with --out.
 """
 
 import concurrent.futures
@@ -139,7 +139,7 @@ def train_all(runs: list[dict], path: Path, jobs: int, data_dir: Path, device: s
 
 
 def read_runs(path: Path) -> list[dict]:
-    """The finished runs in `path`. Other lines, as one that was cut short, are passed over: prints how many."""
+    """The finished runs in `path`. Skips other lines, such as one that was cut short, and prints how many."""
     runs, others = [], 0
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:

@@ -29,7 +29,7 @@ def interval(values: np.ndarray) -> dict:
     """The mean of float [seeds, images] and its 95 % interval, seeds and test images both being samples, crossed.
 
     Two-way random effects with one value a cell (Cornfield & Tukey 1956): what varies with the seed and what varies
-    with the image are added, and the residual, which either of the two contains, is taken off once. Student's t has
+    with the image are added; both contain the residual, so it is subtracted once. Student's t has
     Satterthwaite's (1946) degrees of freedom for that sum of mean squares.
     """
     seeds, images = values.shape

@@ -2,7 +2,7 @@
 
 import os
 
-os.environ["CUDA_VISIBLE_DEVICES"] = ""  # on every machine the tests run on the CPU, where equal bits can be asked for
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the tests run on the CPU, where results are equal bit for bit
 
 import importlib
 import json
@@ -20,7 +20,7 @@ from data import Split, Task, select_digits, split_validation
 from model import build_model
 from training import fit
 
-torch.set_num_threads(1)  # the suite is as fast beside another program
+torch.set_num_threads(1)  # another program does not slow the suite down
 
 ROOT = Path(__file__).parent.parent
 DATA = ROOT / "data"

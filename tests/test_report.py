@@ -18,7 +18,7 @@ from experiments.summary import summarise
 from experiments.tables import gain, percent, points, ratio
 from model import build_model, count_parameters
 from results import environment
-from training import LEARNING_RATE
+from training import LEARNING_RATE, WEIGHT_DECAY
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +139,7 @@ def quotes_of_experiments(evidence):
                            f"{with_points(control[frozen, True]['untrained_minus_fresh'])}") for frozen in (1, 0)),
         *(("**Control.**", f"by {plain(control[frozen, False]['finetune_minus_untrained'])}, with shifts by "
                            f"{plain(control[frozen, True]['finetune_minus_untrained'])}") for frozen in (1, 0)),
+        ("Epochs, batch size, weight decay", f"weight decay ({WEIGHT_DECAY})"),
         ("**Tuning at ten", "rates from 0.002 to 0.032, doubling, and 200, 800 or 3,200 steps"),
         ("**Tuning at ten", "{steps} steps and {rate} for the fine-tuned model, ".format(
             **tuned["best"]["settings"]["finetune"])
@@ -158,7 +159,7 @@ NUMBER = re.compile(r"\d+\.\d+|\d,\d{3}")
 @pytest.mark.parametrize("name, quotes, rows", [
     ("report.md", quotes_of_report, lambda evidence: model_rows(evidence) + tables.of_summary(evidence.summary)[3:9]),
     ("README.md", quotes_of_readme, model_rows), ("experiments/README.md", quotes_of_experiments, rows_of_experiments)])
-def test_every_number_is_the_evidences_in_its_own_paragraph(evidence, request, name, quotes, rows):
+def test_every_number_comes_from_the_results(evidence, request, name, quotes, rows):
     if name == "report.md":
         request.getfixturevalue("as_it_comes")
     text = read(name)
@@ -245,7 +246,7 @@ def test_the_study_is_the_plan_and_its_summary_that_of_its_runs(evidence, runs):
 
 
 @pytest.mark.usefixtures("same_network")
-def test_the_benchmark_is_that_of_its_seconds(evidence):
+def test_the_benchmark_follows_from_its_seconds(evidence):
     seconds = {way: np.array(values) for way, values in evidence.times["seconds"].items()}
     found = flat(benchmark.summarise(seconds))
     assert found == pytest.approx({key: value for key, value in flat(evidence.times).items() if key in found})

@@ -63,7 +63,7 @@ def test_the_scripts_leave_these_files_and_nothing_else(finished):
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_results_are_as_designed_and_those_of_the_checkpoint(finished, name, old_task, new_task):
+def test_results_have_the_expected_keys_and_match_the_checkpoint(finished, name, old_task, new_task):
     found = read_json(finished / "results" / f"{name}.json")
     task = old_task if name == "base" else new_task
     model, origin = load_checkpoint(str(finished / "checkpoints" / f"{name}.pt"))
@@ -97,7 +97,7 @@ def test_the_same_seed_gives_the_same_results_and_checkpoints_and_another_does_n
         assert all(mine["train_loss"] != others["train_loss"] for mine, others in zip(first["curve"], other["curve"]))
 
 
-# Like with like
+# Comparing
 
 
 def test_compare_prints_results_settings_and_times_and_finds_no_difference(run, out):
@@ -163,7 +163,7 @@ def test_every_point_is_inside_the_axes_whatever_the_losses_are(finished):
             assert all(len(line.get_xdata()) in (1, 3) for line in axes.lines)  # from epoch 1 on
 
 
-def test_figures_owe_nothing_to_the_readers_matplotlibrc(finished):
+def test_figures_ignore_the_readers_matplotlibrc(finished):
     results = read_results(finished)
     expected = to_png(loss_figure, results)
     with matplotlib.rc_context({"axes.facecolor": "black", "figure.facecolor": "black", "font.size": 30}):
@@ -194,7 +194,7 @@ def test_finetune_prints_the_three_parts_and_keeps_the_frozen_one(run, finished,
 
 
 @pytest.mark.usefixtures("same_network")
-def test_ten_labels_per_digit_are_the_line_of_the_study(tmp_path):
+def test_a_script_repeats_a_run_of_the_study(tmp_path):
     """Equal where processor and versions are those of the line, elsewhere like another seed."""
     runs = read_runs(ROOT / "results" / "study.jsonl")
     line = next(run for run in runs if key(run) == key(setting("fresh", 0, per_digit=10)))
@@ -237,7 +237,7 @@ def test_an_output_folder_that_cannot_be_made_is_named_before_training(run, tmp_
     assert (tmp_path / "file").read_text() == "precious"
 
 
-def test_a_full_disk_is_one_line_after_the_accuracies_and_leaves_nothing_half(run, out, monkeypatch):
+def test_a_full_disk_is_one_line_and_leaves_no_partial_file(run, out, monkeypatch):
     def write_half(path, contents, write=Path.write_bytes):
         assert path.suffix == ".unfinished"  # never straight into its place
         write(path, contents[: len(contents) // 2])
