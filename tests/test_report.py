@@ -78,6 +78,7 @@ def quotes_of_report(evidence):
         ("Up to 100 labels per digit", "With 1,000, and"),
         ("**All labels.**", "loss of over 0.1 points"),
         ("**All labels.**", gain(choices["all"], 3)),
+        ("**All labels.**", f"has only {tables.error(models['fresh'])} % of errors"),
         ("**Ten labels.**", "rate (0.002 to 0.032) and steps (200 to 3,200)"),
         ("**Ten labels.**", f"{points(best['gain']['mean'], 1)} points remain"),
         ("**Ten labels.**", "model's at {rate} and {steps} steps, ".format(**best["settings"]["finetune"])
