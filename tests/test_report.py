@@ -100,7 +100,7 @@ def quotes_of_report(evidence):
                                f"{ratio(saved['features'])}"),
         ("by whole trainings", f"fine-tuning saves {ratio(saved['total'])}"),
         ("**Does a shorter", f"by {with_points(evidence.epochs[3]['default_finetune_minus_fresh'], 2)[1:]}: no"),
-        ("**Does a shorter", "to be within 0.1, a margin"),
+        ("**Does a shorter", "being within 0.1, a margin"),
         ("**Does transfer save", ratio(evidence.times["break_even"], 1).replace("(", "fine-tunings save (range ")),
         ("**Limits.**", "has 1,806 validation images"),
     ]
