@@ -75,7 +75,7 @@ def quotes_of_report(evidence):
         ("**Answer.**", f"takes {once['to_fresh']['median']:.2f} of"),
         ("**Method.**", f"rises to {LEARNING_RATE} and falls"),
         ("**Method.**", "about 5,400"),
-        ("Up to 100 labels per digit", "With 1,000, and"),
+        ("At 5, 10 and 100 labels", "With 1,000, and"),
         ("**All labels.**", "loss of over 0.1 points"),
         ("**All labels.**", gain(choices["all"], 3)),
         ("**All labels.**", f"has only {tables.error(models['fresh'])} % of errors"),
@@ -84,13 +84,13 @@ def quotes_of_report(evidence):
         ("**Ten labels.**", "model's at {rate} and {steps} steps, ".format(**best["settings"]["finetune"])
          + "the fresh one's at {rate} and {steps:,}.".format(**best["settings"]["fresh"])),
         ("**Ten labels.**", f"better by {plain(evidence.tuned['longer']['fresh'], sign=-1)}"),
-        ("**Ten labels.**", "Up to a rate of 0.016"),
+        ("**Ten labels.**", "At rates up to 0.016"),
         ("**Ten labels.**", f"{gain(choices['few'])}, with shifts {gain(choices['few_shifted'])}"),
         ("**Where does the gain", f"{gain(evidence.sources['initial'])}; conv2 on top of it "
                                   f"{gain(evidence.sources['intermediate_on_top'])}"),
         ("**Where does the gain", f"{gain(evidence.untrained[1, False]['untrained_minus_fresh'])}, nor does it with "
                                   f"nothing frozen, {gain(evidence.untrained[0, False]['untrained_minus_fresh'])}"),
-        ("by whole trainings", "takes " + ratio(saved["backward_of_frozen"]).replace(
+        ("by whole trainings", "take " + ratio(saved["backward_of_frozen"]).replace(
             "(", "of the fresh model's time (range ")),
         ("by whole trainings", f"either: {ratio(saved['input_gradient'])}"),
         ("by whole trainings", f"has only 1 % of the weights but handles the most values, {24 * 24 * 16:,} an image "
@@ -125,6 +125,7 @@ def quotes_of_readme(evidence):
 
 def quotes_of_experiments(evidence):
     control, choices, labels, tuned = evidence.untrained, evidence.choices, evidence.labels, evidence.tuned
+    steps = {model: settings["steps"] for model, settings in tuned["best"]["settings"].items()}
     return [
         ("**Where to cut.**", with_points(evidence.cuts[None, 2, 2], 2)),
         ("**Where to cut.**", with_points(evidence.cuts[None, 3, 1], 2)),
@@ -145,7 +146,9 @@ def quotes_of_experiments(evidence):
         ("**Tuning at ten", "{steps} steps and {rate} for the fine-tuned model, ".format(
             **tuned["best"]["settings"]["finetune"])
          + "{steps:,} steps and {rate} for the fresh one".format(**tuned["best"]["settings"]["fresh"])),
-        ("**Tuning at ten", f"add {with_points(tuned['longer']['finetune'])} to the fine-tuned model and "
+        ("**Tuning at ten", f"There {steps['finetune']} steps instead of {steps['finetune'] // 4}, and "
+                            f"{steps['fresh']:,} instead of {steps['fresh'] // 4}, add"),
+        ("**Tuning at ten", f"{with_points(tuned['longer']['finetune'])} to the fine-tuned model and "
                             f"{with_points(tuned['longer']['fresh'])} to the fresh one"),
     ]
 
@@ -219,7 +222,6 @@ def test_what_is_said_of_the_losses_and_the_times_holds(evidence):
         assert losses == sorted(losses, reverse=True)
         for way in ("input_gradient", "recompute"):  # how conv1 is run changes no loss
             assert [row[name] for row in curves[way]] == [row[name] for row in curves["once"]]
-    assert curves["once"][1]["validation_loss"]["mean"] < curves["fresh"][1]["validation_loss"]["mean"]
     assert all(saved[part]["lowest"] > 0 for part in ("backward_of_frozen", "input_gradient", "forward_of_frozen"))
     assert evidence.times["rounds"] == 12 and round(evidence.times["break_even"]["median"]) == 5
     ratio_of_three_epochs = 3 / 5 / evidence.times["times"]["once"]["to_fresh"]["median"]
