@@ -40,12 +40,11 @@ def training_parser(description: str, digits: str) -> argparse.ArgumentParser:
     flags.add_argument("--digits", type=digits_type, default=digits, metavar="SPEC",
                        help="digits to train on: 0-6, 7-9, or 1,4,5,9 (default: %(default)s)")
     flags.add_argument("--per-digit", type=whole(1), metavar="N",
-                       help="train on so many images of each digit, drawn by the seed (default: all); give enough "
-                            f"--epochs for about {STEPS} steps: {STEPS} epochs for 10 images of each of three digits")
+                       help="train on so many images of each digit, drawn by the seed (default: all)")
     flags.add_argument("--seed", type=whole(0), default=0, metavar="N",
                        help="draws initial weights, order of images, the images of --per-digit (default: %(default)s)")
-    flags.add_argument("--epochs", type=whole(1), default=EPOCHS, metavar="N",
-                       help="passes over the training images (default: %(default)s)")
+    flags.add_argument("--epochs", type=whole(1), metavar="N", help="passes over the training images (default: "
+                       f"{EPOCHS}, or with few images as many as make about {STEPS} steps of {BATCH_SIZE} images)")
     flags.add_argument("--batch-size", type=whole(2), default=BATCH_SIZE, metavar="N",
                        help="images per step, at least, in batches of nearly equal size (default: %(default)s)")
     flags.add_argument("--learning-rate", type=positive, default=LEARNING_RATE, metavar="X",
@@ -54,9 +53,10 @@ def training_parser(description: str, digits: str) -> argparse.ArgumentParser:
 
 
 def parse(flags: argparse.ArgumentParser) -> argparse.Namespace:
-    """The command line's values, for scripts that train. Makes --out now: an error is found before the training."""
+    """The command line's values, for scripts that train. Makes the folders now: an error is found before training."""
     args = flags.parse_args()
-    args.out.mkdir(parents=True, exist_ok=True)
+    for folder in ("results", "plots", "checkpoints"):
+        (args.out / folder).mkdir(parents=True, exist_ok=True)
     return args
 
 

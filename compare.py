@@ -11,8 +11,8 @@ import json
 from pathlib import Path
 
 import cli
-from data import UserError
-from plotting import LABELS, comparison_figure, loss_figure, spell_digits, spell_settings, to_png
+from data import UserError, spell_digits
+from plotting import LABELS, comparison_figure, loss_figure, to_png
 from results import save
 
 SCRIPTS = {"base": "train_base.py", "finetune": "finetune.py", "fresh": "train_fresh.py"}
@@ -40,15 +40,18 @@ def read_results(out: Path) -> dict[str, dict]:
 
 def table(runs: dict[str, dict]) -> str:
     """Items 3 to 5 as a Markdown table."""
-    lines = ["| model | digits | seed | epochs | training accuracy | test accuracy | test errors | training time |",
-             "|---|---|---|---|---|---|---|---|"]
+    lines = ["| model | digits | training accuracy | test accuracy | training time |", "|---|---|---|---|---|"]
     for name, result in runs.items():
-        settings = result["settings"]
-        lines.append(f"| {LABELS[name]} | {spell_digits(settings['digits'])} | {settings['seed']} | "
-                     f"{settings['epochs']} | {100 * result['train_accuracy']:.2f} % | "
-                     f"{100 * result['test_accuracy']:.2f} % | {result['test_errors']} of "
-                     f"{result['images']['test']:,} | {result['training_seconds']:.1f} s |")
+        lines.append(f"| {LABELS[name]} | {spell_digits(result['settings']['digits'])} | "
+                     f"{100 * result['train_accuracy']:.3f} % | {100 * result['test_accuracy']:.2f} % | "
+                     f"{result['training_seconds']:.1f} s |")
     return "\n".join(lines)
+
+
+def spell_settings(settings: dict) -> str:
+    """Every setting of a training."""
+    words = {**settings, "digits": spell_digits(settings["digits"]), "per_digit": settings["per_digit"] or "all"}
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in words.items() if name != "checkpoint")
 
 
 def find_differences(runs: dict[str, dict]) -> list[str]:
@@ -76,13 +79,13 @@ def main():
     if "base" not in runs:
         print(f"base of the fine-tuned model: {spell_settings(finetune['base'])}")
     for name, result in runs.items():
-        print(f"{LABELS[name]}: {spell_settings(result['settings'])}")
+        print(f"{LABELS[name]}: {spell_settings(result['settings'])}; {result['test_errors']} errors in "
+              f"{result['images']['test']:,} test images")
     ratio, features = (round(100 * seconds / fresh["training_seconds"])
                        for seconds in (finetune["training_seconds"], finetune["curve"][0]["seconds"]))
     print(f"training time: fine-tuning takes {ratio} % of the fresh model's")
-    if features:
-        print(f"{ratio - features} % are its steps and {features} % the frozen blocks' features, computed once; "
-              "finetune.py --recompute-frozen computes them in each step")
+    if finetune["settings"]["frozen"]:
+        print(f"{ratio - features} % are its steps and {features} % the frozen blocks' features, computed once")
     differences = find_differences(runs)
     for difference in differences:
         print(f"difference: {difference}")

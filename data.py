@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torchvision.datasets import MNIST
 
 MEAN, STD = 0.1307, 0.3081  # of the 60,000 training images' pixels in [0, 1]
 VALIDATION_SEED = 1998  # fixed: the validation images are the same for every model and every --seed
@@ -66,6 +65,7 @@ def load_mnist(data_dir: str | Path, train: bool) -> Split:
     Raises UserError where it cannot be loaded or is not the published one: torchvision would load overwritten pixels
     or a label of 77 without an error.
     """
+    from torchvision.datasets import MNIST  # here, since it takes as long to import as torch: --help does not wait
     hint = "this project has it in data/MNIST/raw ('git checkout -- data/MNIST' brings it back)"
     try:
         mnist = MNIST(data_dir, train=train, download=True)
@@ -104,8 +104,9 @@ def few_labels(split: Split, per_digit: int, seed: int) -> Split:
     Images stay in the order of the data set. Raises UserError where a digit has fewer images.
     """
     digits, counts = split.labels.unique(return_counts=True)
-    if not 1 <= per_digit <= counts.min():
-        raise UserError(f"{per_digit} images of each digit cannot be drawn: give a --per-digit of 1 to {counts.min()}")
+    fewest = 1 if len(digits) > 1 else 2  # one image alone cannot be normalised by its batch
+    if not fewest <= per_digit <= counts.min():
+        raise UserError(f"{per_digit} images of each digit cannot be trained on: {fewest} to {counts.min()} can")
     generator = torch.Generator().manual_seed(seed)
     chosen = []
     for digit in digits:
@@ -126,3 +127,10 @@ def parse_digits(spec: str | Iterable[int]) -> tuple[int, ...]:
     if len(set(digits)) < len(digits):
         raise ValueError(f"{spec!r} names a digit twice: write each digit once")
     return tuple(sorted(digits))
+
+
+def spell_digits(digits: Iterable[int]) -> str:
+    """(7, 8, 9) -> '7-9', (1, 4, 5, 9) -> '1, 4, 5, 9'."""
+    digits = list(digits)
+    is_range = len(digits) > 2 and digits == [*range(digits[0], digits[-1] + 1)]
+    return f"{digits[0]}-{digits[-1]}" if is_range else ", ".join(map(str, digits))

@@ -14,21 +14,18 @@ from torch import nn
 import cli
 import results
 from data import Split, UserError, load_task
-from model import FRESH_SEED, Frozen, build_model, count_parameters, divide
+from model import FRESH_SEED, build_model, count_parameters, divide
 from training import EVALUATION_BATCH, extract_features, fit, now
 
-FROZEN, REINIT = 1, 2  # conv1; fc1 and fc2
+FROZEN_BLOCKS, REINIT_BLOCKS = 1, 2  # conv1; fc1 and fc2
 
 
-def fine_tune(base: nn.Sequential, train: Split, validation: Split, *, frozen: int = FROZEN, reinit: int = REINIT,
-              recompute_frozen: bool = False, seed: int = 0, **options) -> tuple[nn.Sequential, list[dict]]:
+def fine_tune(base: nn.Sequential, train: Split, validation: Split, *, frozen: int = FROZEN_BLOCKS,
+              reinit: int = REINIT_BLOCKS, seed: int = 0, **options) -> tuple[nn.Sequential, list[dict]]:
     """Train the fresh model of `seed` with the base's values in all but its last `reinit` blocks.
 
-    Returns that model and its curve, as `fit` does; `base` stays as it is. The initial part never changes and images
-    are not drawn anew, so its output for an image never changes either: it is computed once, and the other parts are
-    trained on it as on any other data set. `recompute_frozen` computes it in every step, as is usual: same result up
-    to rounding, more time. The curve's seconds begin with those of the training images' features; the validation
-    images' serve evaluation alone and are not counted.
+    Returns that model and its curve, as `fit` does; `base` stays as it is. The curve's seconds begin with those of the
+    training images' features; the validation images' serve evaluation alone and are not counted.
     `seed` draws the fresh model (it seeds PyTorch's global generator) and orders the images. `options` go to `fit`.
     Raises UserError as `divide` and `fit` do, and where `base` is another network than `build_model`'s.
     """
@@ -41,21 +38,21 @@ def fine_tune(base: nn.Sequential, train: Split, validation: Split, *, frozen: i
 
     # (a) Initial blocks: the base's values, frozen.
     initial.load_state_dict(base_initial.state_dict())
-    initial = Frozen(initial).eval()
+    initial.requires_grad_(False)
     # (b) Intermediate blocks: the base's values, trained further.
     intermediate.load_state_dict(base_intermediate.state_dict())
     # (c) Final blocks: those of the fresh model, as if training had just begun. There is nothing to do.
-    trained = nn.Sequential(*intermediate, *final)
 
-    if recompute_frozen or frozen == 0:
-        network, feature_seconds = nn.Sequential(initial, trained), 0.0
-    else:
-        extract_features(initial, train.images[:EVALUATION_BATCH])  # warm-up, not timed, as in `fit`
-        start = now(device)
-        train = Split(extract_features(initial, train.images), train.labels)
-        feature_seconds = now(device) - start
-        network, validation = trained, Split(extract_features(initial, validation.images), validation.labels)
-    curve = fit(network, train, validation, seed=seed, **options)
+    # Frozen blocks and the same images in every epoch: the initial part's output never changes, so it is computed once.
+    # Nothing in that part can move: it is not in `trained`, and it runs in evaluation mode alone, in which BatchNorm
+    # keeps its statistics.
+    extract_features(initial, train.images[:EVALUATION_BATCH])  # warm-up, not timed, as in `fit`
+    start = now(device)
+    train = Split(extract_features(initial, train.images), train.labels)
+    feature_seconds = now(device) - start
+    validation = Split(extract_features(initial, validation.images), validation.labels)
+    trained = nn.Sequential(*intermediate, *final)
+    curve = fit(trained, train, validation, seed=seed, **options)
     for row in curve:
         row["seconds"] += feature_seconds
     return model.eval(), curve
@@ -65,12 +62,10 @@ def main():
     flags = cli.training_parser(__doc__, digits="7-9")
     flags.add_argument("--base", type=Path, metavar="FILE",
                        help="the base model's checkpoint (default: checkpoints/base.pt in --out)")
-    flags.add_argument("--frozen", type=cli.whole(0), default=FROZEN, metavar="N",
+    flags.add_argument("--frozen", type=cli.whole(0), default=FROZEN_BLOCKS, metavar="N",
                        help="how many of the first blocks to freeze (default: %(default)s)")
-    flags.add_argument("--reinit", type=cli.whole(0), default=REINIT, metavar="N",
+    flags.add_argument("--reinit", type=cli.whole(0), default=REINIT_BLOCKS, metavar="N",
                        help="how many of the last blocks to reinitialise (default: %(default)s)")
-    flags.add_argument("--recompute-frozen", action="store_true",
-                       help="run the frozen blocks in every step, as is usual: same result up to rounding, more time")
     args = cli.parse(flags)
     path = args.base or args.out / "checkpoints" / "base.pt"
     base, origin = results.load_checkpoint(path)
@@ -83,8 +78,8 @@ def main():
         print(f"{name}: {', '.join(blocks) or 'nothing'}")
     task = load_task(args.data_dir, args.digits, args.device, per_digit=args.per_digit, seed=args.seed)
     model, curve = fine_tune(base, task.train, task.validation, frozen=args.frozen, reinit=args.reinit,
-                             recompute_frozen=args.recompute_frozen, **cli.training_options(args))
-    results.save_run("finetune", args, task, model, curve, origin)
+                             **cli.training_options(args))
+    results.finish_run("finetune", args, task, model, curve, origin)
 
 
 if __name__ == "__main__":

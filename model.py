@@ -54,17 +54,3 @@ def divide(model: nn.Sequential, frozen: int, reinit: int) -> tuple[nn.Sequentia
         raise UserError(f"{len(model)} blocks cannot be divided into {frozen} frozen and {reinit} reinitialised ones: "
                         f"at most {len(model) - 1} frozen, and both together at most {len(model)}")
     return model[:frozen], model[frozen : len(model) - reinit], model[len(model) - reinit :]
-
-
-class Frozen(nn.Sequential):
-    """Blocks that training leaves exactly as they are: they run without gradients and stay in evaluation mode.
-
-    In training mode BatchNorm would go on updating its statistics, and normalise by each batch's own.
-    """
-
-    def train(self, mode: bool = True) -> "Frozen":
-        return super().train(False)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        with torch.no_grad():
-            return super().forward(images)

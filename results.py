@@ -20,34 +20,44 @@ from training import evaluate, predict
 FILES = ("out", "data_dir", "base")  # flags that name files or folders: no settings of the training
 
 
-def save_run(name: str, args: argparse.Namespace, task: Task, model: nn.Sequential, curve: list[dict],
-             base: dict | None = None) -> None:
-    """Evaluate a trained model on all training and test images, print the result, and save its three files.
+def finish_run(name: str, args: argparse.Namespace, task: Task, model: nn.Sequential, curve: list[dict],
+               base: dict | None = None) -> None:
+    """Evaluate a trained model, print the result and save its three files: the end of each training script."""
+    record = evaluate_run(name, args, task, model, curve, base)
+    features = f"; {curve[0]['seconds']:.2f} s of these compute the frozen blocks' features" if base else ""
+    print(f"training accuracy {100 * record['train_accuracy']:.3f} %, test accuracy "
+          f"{100 * record['test_accuracy']:.2f} % ({record['test_errors']} errors in {record['images']['test']:,} "
+          f"images), training time {record['training_seconds']:.2f} s{features}")
+    save_run(record, model, args.out)
+
+
+def evaluate_run(name: str, args: argparse.Namespace, task: Task, model: nn.Sequential, curve: list[dict],
+                 base: dict | None = None) -> dict:
+    """What results/NAME.json says of a trained model, evaluated on all training and test images.
 
     `base`: what `load_checkpoint` returned beside the base model of a fine-tuned one.
     """
     settings = {flag: value for flag, value in vars(args).items() if flag not in FILES}
-    stream = io.BytesIO()
-    torch.save({"network": str(model), "settings": settings, "model": model.state_dict()}, stream)
     errors = int((predict(model, task.test.images) != task.test.labels).sum())
-    test_images = len(task.test.labels)
-    record = {
-        "experiment": name, "settings": settings, "parameters": count_parameters(model), "network": str(model),
+    return {
+        "experiment": name, "settings": settings | {"epochs": curve[-1]["epoch"]},  # as trained, also by default
+        "parameters": count_parameters(model), "network": str(model),
         "images": {part: len(getattr(task, part).labels) for part in ("train", "validation", "test")},
-        "train_accuracy": evaluate(model, task.train)[1], "test_accuracy": 1 - errors / test_images,
-        "test_errors": errors, "training_seconds": curve[-1]["seconds"],
-        "checkpoint": hashlib.sha256(stream.getvalue()).hexdigest(), "environment": environment(args.device),
-        "curve": curve,
+        "train_accuracy": evaluate(model, task.train)[1], "test_accuracy": 1 - errors / len(task.test.labels),
+        "test_errors": errors, "training_seconds": curve[-1]["seconds"], **({"base": base} if base else {}),
+        "environment": environment(args.device), "curve": curve,
     }
-    if base:
-        record["base"] = base
-    features = f" (with {curve[0]['seconds']:.2f} s for the features)" if curve[0]["seconds"] else ""
-    print(f"training accuracy {record['train_accuracy']:.2%}, test accuracy {record['test_accuracy']:.2%} ({errors} "
-          f"errors in {test_images:,} images) after {record['training_seconds']:.2f} s of training{features}")
-    save(args.out / "checkpoints" / f"{name}.pt", stream.getvalue())
-    save(args.out / "plots" / f"{name}_loss.png", to_png(loss_figure, {name: record}))
-    save(args.out / "results" / f"{name}.json", to_json(record))
-    print(f"saved results/{name}.json, plots/{name}_loss.png and checkpoints/{name}.pt in {args.out.resolve()}")
+
+
+def save_run(record: dict, model: nn.Sequential, out: Path) -> None:
+    """Save a run's checkpoint, plot and results, which have the checkpoint's SHA-256."""
+    name, stream = record["experiment"], io.BytesIO()
+    torch.save({"network": record["network"], "settings": record["settings"], "model": model.state_dict()}, stream)
+    record = record | {"checkpoint": hashlib.sha256(stream.getvalue()).hexdigest()}
+    save(out / "checkpoints" / f"{name}.pt", stream.getvalue())
+    save(out / "plots" / f"{name}_loss.png", to_png(loss_figure, {name: record}))
+    save(out / "results" / f"{name}.json", to_json(record))
+    print(f"saved results/{name}.json, plots/{name}_loss.png and checkpoints/{name}.pt in {out.resolve()}")
 
 
 def save(path: Path, contents: bytes) -> None:

@@ -17,7 +17,7 @@ def main():
     task = load_task(args.data_dir, args.digits, args.device, per_digit=args.per_digit, seed=args.seed)
     model = build_model(args.seed).to(args.device)
     curve = fit(model, task.train, task.validation, **cli.training_options(args))
-    results.save_run("base", args, task, model, curve)
+    results.finish_run("base", args, task, model, curve)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@ import torch
 from conftest import DATA
 from torchvision.datasets import MNIST
 
-from data import MEAN, STD, UserError, few_labels, load_mnist, load_task, parse_digits, select_digits, split_validation
+import data
+from data import UserError, few_labels, load_mnist, load_task, parse_digits, select_digits, split_validation
 
 IMAGES, LABELS = "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"
 
@@ -90,7 +91,8 @@ def test_images_are_normalised_by_the_training_set(mnist):
     images = mnist[0].images
     assert images.shape == (60_000, 1, 28, 28) and images.dtype == torch.float32
     assert (images.mean().item(), images.std().item()) == pytest.approx((0, 1), abs=5e-4)
-    assert (images.min().item(), images.max().item()) == pytest.approx((-MEAN / STD, (1 - MEAN) / STD))
+    darkest, brightest = -data.MEAN / data.STD, (1 - data.MEAN) / data.STD
+    assert (images.min().item(), images.max().item()) == pytest.approx((darkest, brightest))
 
 
 def test_selecting_gives_the_images_of_these_digits_however_often(mnist):
@@ -109,9 +111,10 @@ def test_draws_of_few_labels_are_nested_balanced_and_in_order(mnist):
 
     assert places(5, 0) < places(30, 0)
     assert places(5, 0) == places(5, 0) != places(5, 1)
-    for count in (0, 5422):
-        with pytest.raises(UserError, match="give a --per-digit of 1 to 5421"):
-            few_labels(mnist[0], count, 0)
+    for split, count, possible in ((mnist[0], 0, "1 to 5421"), (mnist[0], 5422, "1 to 5421"),
+                                   (select_digits(mnist[0], (8,)), 1, "2 to 5851")):  # BatchNorm needs two images
+        with pytest.raises(UserError, match=f"{possible} can"):
+            few_labels(split, count, 0)
 
 
 def test_a_tasks_few_labels_are_drawn_by_its_seed():
@@ -120,10 +123,11 @@ def test_a_tasks_few_labels_are_drawn_by_its_seed():
     assert torch.equal(few.validation.images, whole.validation.images)
 
 
-@pytest.mark.parametrize("spec, digits", [("0-6", (0, 1, 2, 3, 4, 5, 6)), ("9,1,4,5", (1, 4, 5, 9)), ((7, 8), (7, 8)),
-                                          ("0-2, 8", (0, 1, 2, 8))])
-def test_digits(spec, digits):
-    assert parse_digits(spec) == digits
+@pytest.mark.parametrize("spec, digits, spelt", [
+    ("0-6", (0, 1, 2, 3, 4, 5, 6), "0-6"), ("9,1,4,5", (1, 4, 5, 9), "1, 4, 5, 9"), ((7, 8), (7, 8), "7, 8"),
+    ("0-2, 8", (0, 1, 2, 8), "0, 1, 2, 8")])
+def test_digits(spec, digits, spelt):
+    assert parse_digits(spec) == digits and data.spell_digits(digits) == spelt
 
 
 @pytest.mark.parametrize("spec", ["", "6-0", "0-10", "six", "1,1", "-7", (7, 12)])

@@ -1,6 +1,5 @@
 """Training: what moves and what does not, what is counted, and that the same seed does the same."""
 
-from collections import OrderedDict
 from copy import deepcopy
 from functools import partial
 
@@ -12,9 +11,10 @@ from torch import nn
 import finetune
 import training
 from data import Split, UserError, few_labels
+from experiments.times import Frozen
 from finetune import fine_tune
 from model import FRESH_SEED, build_model
-from training import evaluate, extract_features, fit, predict
+from training import default_epochs, evaluate, extract_features, fit, predict
 
 BLOCKS = len(build_model())
 CUTS = [(frozen, reinit) for frozen in range(BLOCKS) for reinit in range(BLOCKS + 1 - frozen)]
@@ -43,57 +43,30 @@ def at_start(base, task, monkeypatch, **options):
         return fine_tune(base, task.train, task.validation, seed=5, **options)[0]
 
 
-def assert_blocks_of(model, base, fresh, reinit):
-    """All blocks are those of `base`, the last `reinit` those of `fresh`, bit for bit."""
+@pytest.mark.parametrize("frozen, reinit", CUTS)
+def test_each_block_starts_with_the_bases_or_the_fresh_models_values(base, new_task, monkeypatch, frozen, reinit):
+    model = at_start(base, new_task, monkeypatch, frozen=frozen, reinit=reinit)
+    fresh = build_model(FRESH_SEED + 5)
     for place, block in enumerate(model):
         expected = (base if place < len(model) - reinit else fresh)[place]
         assert equal_states(block.state_dict(), expected.state_dict()), place
 
 
-@pytest.mark.parametrize("frozen, reinit", CUTS)
-def test_each_block_starts_with_the_bases_or_the_fresh_models_values(base, new_task, monkeypatch, frozen, reinit):
-    model = at_start(base, new_task, monkeypatch, frozen=frozen, reinit=reinit)
-    assert_blocks_of(model, base, build_model(FRESH_SEED + 5), reinit)
-
-
-class Scaled(nn.Linear):
-    """A block with a parameter and an initialisation of its own."""
-
-    def __init__(self):
-        super().__init__(8, 8)
-        self.scale = nn.Parameter(torch.rand(8))
-        nn.init.orthogonal_(self.weight)
-
-    def forward(self, features):
-        return self.scale * super().forward(features)
-
-
-@pytest.mark.parametrize("reinit", [0, 1, 2])
-def test_own_initialisations_and_parameters_start_as_in_the_fresh_model(new_task, monkeypatch, reinit):
-    def build(seed):
-        torch.manual_seed(seed)
-        return nn.Sequential(OrderedDict(first=nn.Sequential(nn.Flatten(), nn.Linear(28 * 28, 8)), second=Scaled(),
-                                         third=nn.utils.parametrizations.weight_norm(nn.Linear(8, 10))))
-
-    monkeypatch.setattr(finetune, "build_model", build)
-    model = at_start(build(0), new_task, monkeypatch, reinit=reinit)
-    assert_blocks_of(model, build(0), build(FRESH_SEED + 5), reinit)
-
-
-@pytest.mark.parametrize("recompute_frozen", [False, True], ids=["features-once", "recompute"])
 @pytest.mark.parametrize("frozen, reinit", [(1, 2), (2, 1), (3, 0), (0, 2)])
-def test_frozen_blocks_stay_and_all_others_move(base, new_task, monkeypatch, frozen, reinit, recompute_frozen):
+def test_frozen_blocks_stay_and_all_others_move(base, new_task, monkeypatch, frozen, reinit):
     start = at_start(base, new_task, monkeypatch, frozen=frozen, reinit=reinit)
     model, _ = fine_tune(base, new_task.train, new_task.validation, frozen=frozen, reinit=reinit, seed=5,
-                         recompute_frozen=recompute_frozen, **OPTIONS | {"epochs": 2})
+                         **OPTIONS | {"epochs": 2})
     assert not any(module.training for module in model.modules())
     assert equal_states(model[:frozen].state_dict(), base[:frozen].state_dict())  # buffers too
+    assert [value.requires_grad for value in model.parameters()] == [
+        place >= frozen for place, block in enumerate(model) for _ in block.parameters()]
     for name, value in model[frozen:].state_dict().items():
         assert not torch.equal(value, start[frozen:].state_dict()[name]), name
 
 
 @pytest.mark.parametrize("error, options", [
-    (None, OPTIONS), (UserError, {"epochs": 9, "batch_size": 60_000}), (ValueError, {"reinit": 9}),
+    (None, OPTIONS), (UserError, {"learning_rate": 1e30}), (ValueError, {"reinit": 9}),
     (TypeError, {"learning_rte": 1})])
 def test_fine_tuning_leaves_its_base_alone_also_where_it_is_refused(base, new_task, error, options):
     def properties():
@@ -117,23 +90,22 @@ def test_a_base_of_another_network_is_refused(base, new_task):
 
 
 def test_reinitialising_every_block_is_training_a_fresh_model(base, new_task):
-    fresh = build_model(FRESH_SEED + 3)
-    assert not torch.isclose(*(next(model.parameters()) for model in (fresh, build_model(3)))).any()
+    other, fresh = build_model(3), build_model(FRESH_SEED + 3)  # dropout goes on drawing from the last one's generator
+    assert not torch.isclose(next(fresh.parameters()), next(other.parameters())).any()
     expected = fit(fresh, new_task.train, new_task.validation, seed=3, **OPTIONS)
     model, curve = fine_tune(base, new_task.train, new_task.validation, frozen=0, reinit=BLOCKS, seed=3, **OPTIONS)
-    assert without_seconds(curve) == without_seconds(expected) and curve[0]["seconds"] == 0
+    assert without_seconds(curve) == without_seconds(expected)
     assert equal_states(model.state_dict(), fresh.state_dict())
 
 
-def test_features_computed_once_give_the_same_model_up_to_rounding(base, new_task):
-    curves, predicted = [], []
-    for recompute in (False, True):
-        model, curve = fine_tune(base, new_task.train, new_task.validation, recompute_frozen=recompute, **OPTIONS)
-        curves.append(without_seconds(curve))
-        predicted.append(predict(model, new_task.test.images))
-    assert curves[0][0] == pytest.approx(curves[1][0], rel=1e-5)  # before the first step
-    assert curves[0][1]["validation_loss"] == pytest.approx(curves[1][1]["validation_loss"], rel=0.05)
-    assert (predicted[0] == predicted[1]).float().mean() >= 0.98
+def test_the_textbooks_way_of_freezing_gives_the_same_model(base, new_task):
+    model, _ = fine_tune(base, new_task.train, new_task.validation, seed=4, **OPTIONS)
+    usual = build_model(FRESH_SEED + 4)
+    usual[:2].load_state_dict(base[:2].state_dict())
+    fit(nn.Sequential(Frozen(usual[:1]), usual[1:]), new_task.train, new_task.validation, seed=4, **OPTIONS)
+    agree = predict(model, new_task.test.images) == predict(usual, new_task.test.images)
+    assert agree.float().mean() >= 0.98  # rounding may differ
+    assert equal_states(usual[:1].state_dict(), base[:1].state_dict())
 
 
 # The clock
@@ -169,7 +141,7 @@ def test_the_clock_counts_steps_and_stops_while_the_model_is_evaluated(new_task,
     assert [row["seconds"] for row in curve] == [0, batches, 2 * batches, 3 * batches]
 
 
-@pytest.mark.parametrize("way", ["fresh", "features-once", "recompute"])
+@pytest.mark.parametrize("way", ["fresh", "finetune"])
 def test_what_a_process_does_only_the_first_time_is_not_timed(base, new_task, monkeypatch, clock, way):
     done = set()
 
@@ -185,7 +157,7 @@ def test_what_a_process_does_only_the_first_time_is_not_timed(base, new_task, mo
         return model
 
     monkeypatch.setattr(finetune, "build_model", build)
-    train = partial(fit, build(0)) if way == "fresh" else partial(fine_tune, base, recompute_frozen=way == "recompute")
+    train = partial(fit, build(0)) if way == "fresh" else partial(fine_tune, base)
     result = train(new_task.train, new_task.validation, epochs=1, batch_size=32)
     curve = result if way == "fresh" else result[1]
     assert done == {True, False} and curve[-1]["seconds"] == 0
@@ -217,9 +189,12 @@ def test_training_is_the_textbooks_loop(new_task):
         torch.testing.assert_close(value, reference.state_dict()[name], msg=name)
 
 
-def test_fewer_than_ten_steps_are_refused(new_task):
-    with pytest.raises(UserError, match="9 steps are too few: give --epochs 200"):
-        fit(build_model(0), few_labels(new_task.train, 10, seed=0), new_task.validation, epochs=9)
+@pytest.mark.parametrize("epochs, batch_size, expected", [
+    (None, 128, 200), (None, 7, 200), (1, 128, 1), (2, 128, 2)])  # what the user asks for is obeyed, one step too
+def test_few_images_are_trained_for_200_steps_by_default(new_task, epochs, batch_size, expected):
+    few = few_labels(new_task.train, 10, seed=0)
+    assert fit(build_model(0), few, new_task.validation, epochs=epochs, batch_size=batch_size)[-1]["epoch"] == expected
+    assert [default_epochs(images) for images in (15, 30, 300, 3000, 16_259)] == [200, 200, 100, 9, 5]
 
 
 @pytest.mark.parametrize("epochs, rows, expected", [
@@ -227,13 +202,17 @@ def test_fewer_than_ten_steps_are_refused(new_task):
 def test_a_curve_has_evenly_spread_rows_and_prints_them(new_task, capsys, epochs, rows, expected):
     curve = fit(build_model(0), few_labels(new_task.train, 10, seed=0), new_task.validation, epochs=epochs, rows=rows,
                 verbose=True)
-    printed = [int(line.split(":")[0].removeprefix("epoch ")) for line in capsys.readouterr().out.splitlines()]
-    assert [row["epoch"] for row in curve] == printed == expected
+    lines, last = capsys.readouterr().out.splitlines(), curve[-1]
+    assert [row["epoch"] for row in curve] == expected
+    assert [line.split("  ")[0] for line in lines] == [f"epoch {epoch}/{epochs}" for epoch in expected[1:]]
+    assert lines[-1].split("  ")[1] == (
+        f"training loss {last['train_loss']:.4f}, accuracy {100 * last['train_accuracy']:.2f} %; validation loss "
+        f"{last['validation_loss']:.4f}, accuracy {100 * last['validation_accuracy']:.2f} %; {last['seconds']:.1f} s")
 
 
 @pytest.mark.parametrize("count, batch_size", [(37, 8), (33, 32), (7, 32), (100, 9)])
 def test_every_image_is_seen_once_an_epoch(count, batch_size, monkeypatch):
-    monkeypatch.setattr(training, "_warm_up", lambda *_: None)  # a batch of one image could not be normalised
+    monkeypatch.setattr(training, "warm_up", lambda *_: None)
     model, seen = nn.Sequential(nn.Flatten(), nn.Linear(28 * 28, 10)), []
     model.register_forward_pre_hook(
         lambda module, inputs: seen.append(inputs[0][:, 0, 0, 0].long().tolist()) if module.training else None)
@@ -260,13 +239,21 @@ def test_evaluation_is_the_mean_over_all_images(base, new_task):
     assert torch.equal(predict(base.train(), new_task.train.images), logits.argmax(1))
 
 
-def test_evaluation_leaves_every_module_in_the_mode_it_had(base, new_task):
-    for mode in (True, False):
-        base.train(mode)[1].train(not mode)  # modes differ within the model
-        before = [module.training for module in base.modules()]
-        evaluate(base, new_task.validation)
-        predict(base, new_task.validation.images)
-        assert [module.training for module in base.modules()] == before
+def test_images_and_features_stay_though_an_activation_works_in_place(new_task, monkeypatch):
+    def build(seed):
+        torch.manual_seed(seed)
+        return nn.Sequential(nn.LeakyReLU(0.2, inplace=True), nn.Flatten(), nn.LeakyReLU(0.2, inplace=True),
+                             nn.Linear(28 * 28, 10))
+
+    monkeypatch.setattr(finetune, "build_model", build)
+    splits = [Split(split.images.clone(), split.labels) for split in new_task[1:]]
+    for frozen in (0, 2):  # images, then features, are what the activation sees first
+        model, curve = fine_tune(build(0), *splits[:2], frozen=frozen, reinit=1, **OPTIONS)
+        found = evaluate(model, splits[1])
+        assert (curve[-1]["validation_loss"], curve[-1]["validation_accuracy"]) == pytest.approx(found)
+        predict(model, splits[2].images)
+    for split, before in zip(splits, new_task[1:]):
+        assert torch.equal(split.images, before.images)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
