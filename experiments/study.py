@@ -1,12 +1,11 @@
-"""The runs behind the report's conclusions: many seeds, few labels, every cut, every choice of new digits.
+"""Train the runs of all questions: many seeds, few labels, every cut, every choice of new digits.
 
-    python -m experiments.study                         # about two hours on 2 cores
+    python -m experiments.study                         # two to three hours on 2 cores
     python -m experiments.study --choices 12 --seeds 3 --out small
 
-Each run of the plan is one line of results/study.jsonl, appended as soon as it is finished, and never trained again: a
-study that is stopped loses what was being trained and continues from there. Runs that share a base model are a group;
-one process trains the base (once more, where the study was stopped within the group) and then each of them. The runs at
-the best settings follow when these are known. What the runs say is for experiments.summary. Runs of another network
+Each run is one line of results/study.jsonl, appended as soon as it is finished, and never trained again: a study that
+is stopped loses what was being trained and continues from there. Runs that share a base model are a group; one process
+trains the base (once more, where the study was stopped within the group) and then each of them. Runs of another network
 are other runs; for a new study after any other change of the code, name another folder with --out.
 """
 
@@ -18,80 +17,55 @@ import signal
 from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 
+import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import nn
 from tqdm import tqdm
 
 import cli
-from data import MEAN, STD, Split, Task, few_labels, load_task, select_digits
-from experiments.plan import CHOICES, EXERCISE, MACHINE, SETTINGS, SHIFT, SHIFTS, key, plan, setting
-from finetune import fine_tune
-from model import FRESH_SEED, build_model
+from data import Task, load_task, select_digits
+from experiments.evidence import MODULES
+from experiments.runs import CHOICES, MACHINE, OF_OLD_DIGITS, SEEDS, Study, key, read_runs, setting, train
 from results import environment
-from training import evaluate, fit, predict
-
-# One run
 
 
-def train(run: dict, task: Task, base: nn.Sequential | None, **options) -> tuple[nn.Sequential, list[dict]]:
-    """Train the model of `run` on all training images of `task`; return it and its curve.
+def plan_runs(seeds: int, choices: int, study: Study) -> list[dict]:
+    """Every run of every question, each once, and the base models that they start from.
 
-    `base` is what a fine-tuned model starts from. `options` go to `fit` or `fine_tune`.
+    Runs at the best settings are there once `study` has those that choose them.
     """
-    options |= {name: run[name] for name in ("epochs", "batch_size", "learning_rate", "seed")}
-    if run["model"] in ("base", "fresh"):
-        model = build_model(run["seed"] + (FRESH_SEED if run["model"] == "fresh" else 0)).to(task.train.labels.device)
-        return model, fit(model, task.train, task.validation, **options)
-    if run["model"] == "untrained":
-        base = build_model(run["seed"])  # the base before its training
-    return fine_tune(base, task.train, task.validation, frozen=run["frozen"], reinit=run["reinit"], **options)
+    runs = [run for module in MODULES for run in module.plan(SEEDS[:seeds], spread_choices(choices), study)]
+    bases = [setting("base", new=tuple(run["new"])) | {"seed": run["seed"]} for run in runs]
+    return list({(key(run), run["seed"]): run for run in runs + bases}.values())
 
 
-def shift_images(split: Split) -> Split:
-    """Every image in its 25 shifts by up to two pixels, background moving in: float32 [25 N, 1, 28, 28]."""
-    padded = F.pad(split.images, (SHIFT, SHIFT, SHIFT, SHIFT), value=-MEAN / STD)
-    height, width = split.images.shape[2:]
-    places = range(2 * SHIFT + 1)
-    images = torch.cat([padded[:, :, top : top + height, left : left + width] for top in places for left in places])
-    return Split(images, split.labels.repeat(SHIFTS))
+def missing_runs(seeds: int, choices: int, study: Study) -> list[dict]:
+    return [run for run in plan_runs(seeds, choices, study) if not study.has(run)]
 
 
-def carry_out(run: dict, task: Task, base: nn.Sequential | None) -> tuple[nn.Sequential, dict]:
-    """Train the model of `run` on its few labels or on all; return it and the run with its outcome."""
-    if run["per_digit"] is not None:
-        task = task._replace(train=few_labels(task.train, run["per_digit"], run["seed"]))
-    if run["shifted"]:
-        task = task._replace(train=shift_images(task.train))
-    model, curve = train(run, task, base, rows=1)
-    outcome = {"train_accuracy": evaluate(model, task.train)[1],
-               "validation_accuracy": curve[-1]["validation_accuracy"],
-               "test_accuracy": evaluate(model, task.test)[1]}
-    if tuple(run["new"]) == EXERCISE:  # elsewhere no difference is quoted for a single choice
-        wrong = predict(model, task.test.images) != task.test.labels
-        outcome["wrong"] = wrong.nonzero().squeeze(1).tolist()
-    return model, run | {"outcome": outcome}
-
-
-# All runs
+def spread_choices(number: int) -> list[tuple[int, ...]]:
+    """So many of the choices of three new digits, evenly spread, the exercise's own first."""
+    return [CHOICES[int(place)] for place in np.linspace(0, len(CHOICES) - 1, min(number, len(CHOICES))).round()]
 
 
 def train_group(runs: list[dict], path: Path, device: str) -> None:
-    """In a process of the study: train the base model that `runs` share, and each run's own model, and append them."""
+    """In a process of the study: train the base models that `runs` share, and each run's own model, and append them."""
     new = tuple(runs[0]["new"])
     old = tuple(digit for digit in range(10) if digit not in new)
     old_task, new_task = (Task(digits, *(select_digits(split, digits) for split in _mnist[1:]))
                           for digits in (old, new))
     here = environment(device)
     where = {name: here[name] for name in MACHINE}
-    base_run = setting("base", runs[0]["seed"], new=new)
-    base, finished = carry_out(base_run, old_task, None)
-    if base_run in runs:
-        append(finished | where, path)
-    for run in runs:
-        if run != base_run:
-            _, finished = carry_out(run, old_task if run["model"] == "base" else new_task, base)
+    models = ["base", "shuffled_base"] if any(run["model"] == "shuffled" for run in runs) else ["base"]
+    shared = [setting(model, new=new) | {"seed": runs[0]["seed"]} for model in models]
+    bases = {}
+    for run in shared:
+        bases[run["model"]], finished = train(run, old_task, None)
+        if run in runs:
             append(finished | where, path)
+    for run in (run for run in runs if run not in shared):
+        task = old_task if run["model"] in OF_OLD_DIGITS else new_task
+        _, finished = train(run, task, bases["shuffled_base" if run["model"] == "shuffled" else "base"])
+        append(finished | where, path)
 
 
 def append(run: dict, path: Path) -> None:
@@ -102,7 +76,7 @@ def append(run: dict, path: Path) -> None:
         _finished.value += 1
 
 
-def begin(data_dir: Path, device: str, finished: Synchronized) -> None:
+def start_process(data_dir: Path, device: str, finished: Synchronized) -> None:
     """In each process: MNIST, loaded once; one thread; Ctrl-C is for the process that started it."""
     global _mnist, _finished
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -120,7 +94,7 @@ def train_all(runs: list[dict], path: Path, jobs: int, data_dir: Path, device: s
         groups.setdefault((*run["new"], run["seed"]), []).append(run)
     context = multiprocessing.get_context("spawn")
     finished = context.Value("i", 0)
-    executor = concurrent.futures.ProcessPoolExecutor(jobs, context, begin, (data_dir, device, finished))
+    executor = concurrent.futures.ProcessPoolExecutor(jobs, context, start_process, (data_dir, device, finished))
     try:
         with tqdm(total=len(runs), desc="study", unit="run", disable=None) as bar:
             waiting = {executor.submit(train_group, group, path, device) for group in groups.values()}
@@ -135,34 +109,10 @@ def train_all(runs: list[dict], path: Path, jobs: int, data_dir: Path, device: s
         executor.shutdown(cancel_futures=True)
 
 
-# The file
-
-
-def read_runs(path: Path) -> list[dict]:
-    """The finished runs in `path`. Skips other lines, such as one that was cut short, and prints how many."""
-    runs, others = [], 0
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            run = json.loads(line)
-        except ValueError:
-            run = None
-        if isinstance(run, dict) and {*SETTINGS, "outcome", *MACHINE} <= run.keys():
-            runs.append(run)
-        else:
-            others += 1
-    if others:
-        print(f"passed over {others} of the lines of {path}: no finished runs")
-    return runs
-
-
-def outcomes_by_key(runs: list[dict]) -> dict[str, dict]:
-    return {key(run): run["outcome"] for run in runs}
-
-
 def main():
     flags = cli.mnist_parser(__doc__)
-    flags.add_argument("--seeds", type=cli.whole(3), default=10, metavar="N",
-                       help="seeds of the parts about 7-9; three times as many at ten labels (default: %(default)s)")
+    flags.add_argument("--seeds", type=int, choices=range(2, len(SEEDS) + 1), default=len(SEEDS), metavar="N",
+                       help="seeds of everything about 7-9, 2 to %(default)s (default: %(default)s)")
     flags.add_argument("--choices", type=cli.whole(2), default=len(CHOICES), metavar="N",
                        help="how many of the 120 choices of three new digits (default: %(default)s)")
     flags.add_argument("--jobs", type=cli.whole(1), default=torch.get_num_threads(), metavar="N",
@@ -170,16 +120,13 @@ def main():
     args = cli.parse(flags)
     load_task(args.data_dir, "7-9")  # an error in the data is found here, as one line
     path = args.out / "results" / "study.jsonl"
-    path.parent.mkdir(exist_ok=True)
     with path.open("ab+") as file:  # begins a new line where a kill left half of one
         file.seek(max(0, file.tell() - 1))
         if file.read() not in (b"", b"\n"):
             file.write(b"\n")
-    outcomes = outcomes_by_key(read_runs(path))
-    while runs := [run for run in plan(args.seeds, args.choices, outcomes) if key(run) not in outcomes]:
-        train_all(runs, path, args.jobs, args.data_dir, args.device)
-        outcomes = outcomes_by_key(read_runs(path))
-    print(f"all runs are finished; now: python -m experiments.summary --out {args.out}")
+    while missing := missing_runs(args.seeds, args.choices, Study(read_runs(path))):
+        train_all(missing, path, args.jobs, args.data_dir, args.device)
+    print("all runs are finished; now: python -m experiments.evidence, with the same --out")
 
 
 if __name__ == "__main__":
