@@ -3,7 +3,7 @@
 # make report        report.md -> report.pdf, at most two pages
 # make submission    everything to hand in -> submission.zip
 # make study         many seeds, few labels, every cut, every choice of new digits (two to three hours); resumes
-# make benchmark     how long training takes, and why (a few minutes)
+# make benchmark     how long training takes, and why (ten minutes)
 # make evidence      the study's and benchmark's runs -> results/evidence.md and its figures (seconds)
 # For another Python: rm -rf .venv first, then make PYTHON=python3.12
 

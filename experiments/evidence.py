@@ -56,8 +56,8 @@ def write_sheet(runs: list[dict], benchmark: dict | None) -> str:
     added = [seed for seed in study.seeds(setting("fresh")) if seed not in FIRST_SEEDS]
     note = ""
     if added:
-        note = (f"Except at {FEW} labels per digit, the seeds {added[0]} to {added[-1]} were added after the first "
-                f"{len(FIRST_SEEDS)} had been seen.")
+        note = (f"The seeds {added[0]} to {added[-1]} were added after the first {len(FIRST_SEEDS)} had been seen; at "
+                f"{FEW} labels per digit this is so for the control with permuted labels alone.")
     sections = [section(question, study, benchmark) for module in MODULES for question in module.QUESTIONS]
     return "\n\n".join(filter(None, [HEAD, note, *sections, where_made(runs, benchmark)])) + "\n"
 

@@ -1,6 +1,6 @@
 """What training costs, and why; and the benchmark that measures it.
 
-    python -m experiments.times         # some ten minutes; nothing else should run meanwhile
+    python -m experiments.times         # ten minutes; nothing else should run meanwhile
 
 Whole trainings that differ in one thing each, in turns: between the fresh model and the fine-tuned one stand two more,
 so that each difference is one part of the time. Then the scripts themselves, as processes. Writes

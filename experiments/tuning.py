@@ -62,8 +62,8 @@ def tuned(study: Study, benchmark: dict | None) -> list[str]:
     for model in MODELS:
         steps, rate, fewer = best[model]["steps"], best[model]["rate"], quarter(best[model])
         more = study.compare(setting(model, **best[model]), setting(model, **fewer)).gain
-        lines += ["", f"Chosen for the {LABELS[model]} model: {steps:,} steps, learning rate {rate:g}. Its test accuracy "
-                      f"minus that with {fewer['steps']:,} steps: {more.write_points(digits)} points."]
+        lines += ["", f"Chosen for the {LABELS[model]} model: {steps:,} steps, learning rate {rate:g}. Its test "
+                      f"accuracy minus that with {fewer['steps']:,} steps: {more.write_points(digits)} points."]
     seeds, rows = tuning_seeds(study), []
     for tried in GRID:
         cells = []
