@@ -228,14 +228,14 @@ def shorter(study: Study, benchmark: dict | None) -> list[str]:
     """
     rows = [(epochs, *study.compare(*both(epochs=epochs)).cells(2)) for epochs in EPOCH_COUNTS]
     lines, rows = table(("epochs", *HEAD), rows), []
-    for model, epochs, other in (("fresh", 3, "fresh"), ("finetune", 3, "fresh"), ("finetune", 3, "finetune"),
-                                 ("finetune", EPOCHS, "fresh")):
-        found = study.compare(setting(model, epochs=epochs), setting(other))
+    for model, epochs, other, others in (("fresh", 3, "fresh", EPOCHS), ("finetune", 3, "fresh", EPOCHS),
+                                         ("finetune", EPOCHS, "fresh", EPOCHS), ("finetune", EPOCHS, "fresh", 3)):
+        found = study.compare(setting(model, epochs=epochs), setting(other, epochs=others))
         within = -MARGIN / 100 <= found.gain.low and found.gain.high <= MARGIN / 100
         share = "not measured"
         if benchmark:
-            share = student(seconds_after(benchmark, model, epochs) / seconds_after(benchmark, other, EPOCHS)).write(2)
-        rows.append((f"{LABELS[model]}, {epochs} epochs", f"{LABELS[other]}, {EPOCHS} epochs",
+            share = student(seconds_after(benchmark, model, epochs) / seconds_after(benchmark, other, others)).write(2)
+        rows.append((f"{LABELS[model]}, {epochs} epochs", f"{LABELS[other]}, {others} epochs",
                      found.gain.write_points(2), "yes" if within else "not shown", share, found.seeds))
     return [*lines, "", *table(("model", "minus", "difference", f"within {MARGIN:g} points", "share of the time",
                                 "seeds"), rows)]
