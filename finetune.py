@@ -36,22 +36,21 @@ def fine_tune(base: nn.Sequential, train: Split, validation: Split, *, frozen: i
     base_initial, base_intermediate, _ = divide(base, frozen, reinit)
     initial, intermediate, final = divide(model, frozen, reinit)
 
-    # (a) Initial blocks: the base's values, frozen.
+    # (a) Initial blocks: the base's values, frozen. Nothing in them can move: they are not in `trained` below, and in
+    # evaluation mode BatchNorm keeps its statistics.
     initial.load_state_dict(base_initial.state_dict())
-    initial.requires_grad_(False)
+    initial.eval().requires_grad_(False)
     # (b) Intermediate blocks: the base's values, trained further.
     intermediate.load_state_dict(base_intermediate.state_dict())
     # (c) Final blocks: those of the fresh model, as if training had just begun. There is nothing to do.
+    trained = nn.Sequential(*intermediate, *final)
 
     # Frozen blocks and the same images in every epoch: the initial part's output never changes, so it is computed once.
-    # Nothing in that part can move: it is not in `trained`, and it runs in evaluation mode alone, in which BatchNorm
-    # keeps its statistics.
     extract_features(initial, train.images[:EVALUATION_BATCH])  # warm-up, not timed, as in `fit`
     start = now(device)
     train = Split(extract_features(initial, train.images), train.labels)
     feature_seconds = now(device) - start
     validation = Split(extract_features(initial, validation.images), validation.labels)
-    trained = nn.Sequential(*intermediate, *final)
     curve = fit(trained, train, validation, seed=seed, **options)
     for row in curve:
         row["seconds"] += feature_seconds

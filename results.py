@@ -24,10 +24,11 @@ def finish_run(name: str, args: argparse.Namespace, task: Task, model: nn.Sequen
                base: dict | None = None) -> None:
     """Evaluate a trained model, print the result and save its three files: the end of each training script."""
     record = evaluate_run(name, args, task, model, curve, base)
-    features = f"; {curve[0]['seconds']:.2f} s of these compute the frozen blocks' features" if base else ""
     print(f"training accuracy {100 * record['train_accuracy']:.3f} %, test accuracy "
           f"{100 * record['test_accuracy']:.2f} % ({record['test_errors']} errors in {record['images']['test']:,} "
-          f"images), training time {record['training_seconds']:.2f} s{features}")
+          f"images), training time {record['training_seconds']:.2f} s")
+    if record["settings"].get("frozen"):
+        print(f"{curve[0]['seconds']:.2f} s of these compute the frozen blocks' features")
     save_run(record, model, args.out)
 
 

@@ -27,7 +27,7 @@ def fit(model: nn.Module, train: Split, validation: Split, *, epochs: int | None
 
     `epochs`: None for `default_epochs`. `seed` orders the images; each is seen once an epoch. The curve has a row (see
     `measure`) before the first step and one after each epoch, or where there are more than `rows`, after every second,
-    third, ... and the last. `verbose` prints them. Raises UserError where a loss is no longer finite.
+    third, ... and the last. `verbose` prints all but the first. Raises UserError where a loss is no longer finite.
     """
     device = train.labels.device
     epochs = epochs or default_epochs(len(train.labels))
@@ -35,8 +35,8 @@ def fit(model: nn.Module, train: Split, validation: Split, *, epochs: int | None
     sample = take_sample(train, len(validation.labels))
     warm_up(model, train, batches)
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=WEIGHT_DECAY, fused=True)
-    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=epochs * batches,
-                                                    cycle_momentum=False)
+    steps = max(2, epochs * batches)  # a single one would be the schedule's last, with a rate of almost zero
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps, cycle_momentum=False)
     generator = torch.Generator().manual_seed(seed)
     seconds = 0.0
     curve = [measure(model, sample, validation, epoch=0, seconds=seconds)]
@@ -72,7 +72,7 @@ def count_batches(images: int, batch_size: int) -> int:
 
 
 def take_sample(train: Split, size: int) -> Split:
-    """`size` training images, evenly spread: as many as there are validation images."""
+    """Every nth training image, `size` at most: the training loss is taken on as many images as the validation loss."""
     stride = max(1, len(train.labels) // size)
     return Split(train.images[::stride][:size], train.labels[::stride][:size])
 

@@ -54,10 +54,9 @@ def write_sheet(runs: list[dict], benchmark: dict | None) -> str:
     runs = [run for run in runs if run["network"] == network()]
     study = Study(runs)
     added = [seed for seed in study.seeds(setting("fresh")) if seed not in FIRST_SEEDS]
-    note = ""
-    if added:
-        note = (f"The seeds {added[0]} to {added[-1]} were added after the first {len(FIRST_SEEDS)} had been seen; at "
-                f"{FEW} labels per digit this is so for the control with permuted labels alone.")
+    note = "" if not added else (
+        f"In the project's own study the seeds {added[0]} to {added[-1]} were added after the first "
+        f"{len(FIRST_SEEDS)} had been seen; at {FEW} labels per digit, only for the control with permuted labels.")
     sections = [section(question, study, benchmark) for module in MODULES for question in module.QUESTIONS]
     return "\n\n".join(filter(None, [HEAD, note, *sections, where_made(runs, benchmark)])) + "\n"
 
@@ -72,12 +71,13 @@ def draw(name: str, study: Study, benchmark: dict | None) -> Figure:
 
 
 def read_evidence(out: Path) -> tuple[list[dict], dict | None]:
-    """The runs, and the benchmark where there is one. Raises UserError where there are no runs."""
+    """The runs, and the benchmark where there is one of this network. Raises UserError where there are no runs."""
     path = out / "results" / "study.jsonl"
     if not path.exists():
         raise UserError(f"there is no {path}: run experiments.study, with the same --out")
-    benchmark = out / "results" / "benchmark.json"
-    return read_runs(path), json.loads(benchmark.read_text(encoding="utf-8")) if benchmark.exists() else None
+    runs, benchmark = read_runs(path), out / "results" / "benchmark.json"
+    measured = json.loads(benchmark.read_text(encoding="utf-8")) if benchmark.exists() else {}
+    return runs, measured if measured.get("network") == network() else None
 
 
 def main():
@@ -85,7 +85,7 @@ def main():
     runs, benchmark = read_evidence(args.out)
     save(args.out / "results" / "evidence.md", write_sheet(runs, benchmark).encode())
     if not benchmark:
-        print("there is no results/benchmark.json: what needs it is left out")
+        print("there is no results/benchmark.json of this network: what needs it is left out")
     for name, (_, *panels) in FIGURES.items():
         if benchmark or times.draw_parts not in panels:
             save(args.out / "plots" / f"{name}.png", to_png(draw, name, Study(runs), benchmark))

@@ -2,7 +2,7 @@
 
 from experiments.gain import decimals
 from experiments.intervals import table
-from experiments.runs import CUT, FEW, FIRST_SEEDS, Study, block_names, setting, with_seeds
+from experiments.runs import CUT, FEW, Study, block_names, setting, with_seeds
 from finetune import FROZEN_BLOCKS
 
 
@@ -53,7 +53,7 @@ def control(study: Study, benchmark: dict | None) -> list[str]:
     return [*table(("labels per digit", "base", "this minus fresh", "trained base minus this", "seeds"), rows), "",
             f"The base with permuted labels is right on {learnt.mean():.1f} % of its own, permuted, training labels, "
             f"and on {right.mean():.1f} % of the test images of the old digits, from {right.min():.1f} % to "
-            f"{right.max():.1f} % by seed ({len(seeds)} seeds). It was first tried on {len(FIRST_SEEDS)} of them."]
+            f"{right.max():.1f} % by seed ({len(seeds)} seeds)."]
 
 
 def cuts(study: Study, benchmark: dict | None) -> list[str]:

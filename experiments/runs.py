@@ -38,6 +38,8 @@ SHIFT = 2  # pixels: shifted images are moved by up to two in each direction
 SHIFTS = (2 * SHIFT + 1) ** 2  # of each image
 SHUFFLE_SEED = 2_000_000  # added to the seed that permutes labels: it must not order the images as well
 OF_OLD_DIGITS = ("base", "shuffled_base")
+SETTING = ("model", "new", "per_digit", "shifted", "frozen", "reinit", "epochs", "batch_size", "learning_rate",
+           "network")
 MACHINE = ("torch", "device", "cpu", "threads")  # where a run was made: that tells no run from another
 
 # Settings
@@ -84,18 +86,15 @@ def with_seeds(settings: Iterable[dict], seeds: Iterable[int]) -> list[dict]:
     return [each | {"seed": seed} for each in settings for seed in seeds]
 
 
-def key(setting: dict) -> str:
+def key(settings: dict) -> str:
     """What tells a setting from every other: the same for a run, whatever its seed and outcome."""
-    return json.dumps([setting[name] for name in SETTING])
+    return json.dumps([settings[name] for name in SETTING])
 
-
-SETTING = ("model", "new", "per_digit", "shifted", "frozen", "reinit", "epochs", "batch_size", "learning_rate",
-           "network")
 
 # Training
 
 
-def train(run: dict, task: Task, base: nn.Sequential | None) -> tuple[nn.Sequential, dict]:
+def train_run(run: dict, task: Task, base: nn.Sequential | None) -> tuple[nn.Sequential, dict]:
     """Train the model of `run` on its few labels or on all; return it and the run with its outcome.
 
     `base` is what a fine-tuned model starts from.
@@ -196,15 +195,15 @@ class Study:
             raise UserError("the study is not far enough: start experiments.study again; it goes on where it was")
         return seeds
 
-    def accuracy(self, split: str, setting: dict, seeds: list[int]) -> np.ndarray:
+    def accuracy(self, split: str, settings: dict, seeds: list[int]) -> np.ndarray:
         """Each seed's accuracy on the train, validation or test images: float [seeds]."""
-        return np.array([self.outcomes[key(setting)][seed][f"{split}_accuracy"] for seed in seeds])
+        return np.array([self.outcomes[key(settings)][seed][f"{split}_accuracy"] for seed in seeds])
 
-    def correct(self, setting: dict, seeds: list[int]) -> np.ndarray:
+    def correct(self, settings: dict, seeds: list[int]) -> np.ndarray:
         """1 where a seed's model is right on a test image of the new digits 7-9, else 0: float [seeds, images]."""
         correct = np.ones((len(seeds), TEST_IMAGES))
         for row, seed in zip(correct, seeds):
-            row[self.outcomes[key(setting)][seed]["wrong"]] = 0
+            row[self.outcomes[key(settings)][seed]["wrong"]] = 0
         return correct
 
     def compare(self, first: dict, second: dict, among: Iterable[int] = SEEDS) -> Comparison:

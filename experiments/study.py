@@ -24,7 +24,7 @@ from tqdm import tqdm
 import cli
 from data import Task, load_task, select_digits
 from experiments.evidence import MODULES
-from experiments.runs import CHOICES, MACHINE, OF_OLD_DIGITS, SEEDS, Study, key, read_runs, setting, train
+from experiments.runs import CHOICES, MACHINE, OF_OLD_DIGITS, SEEDS, Study, key, read_runs, setting, train_run
 from results import environment
 
 
@@ -59,12 +59,12 @@ def train_group(runs: list[dict], path: Path, device: str) -> None:
     shared = [setting(model, new=new) | {"seed": runs[0]["seed"]} for model in models]
     bases = {}
     for run in shared:
-        bases[run["model"]], finished = train(run, old_task, None)
+        bases[run["model"]], finished = train_run(run, old_task, None)
         if run in runs:
             append(finished | where, path)
     for run in (run for run in runs if run not in shared):
         task = old_task if run["model"] in OF_OLD_DIGITS else new_task
-        _, finished = train(run, task, bases["shuffled_base" if run["model"] == "shuffled" else "base"])
+        _, finished = train_run(run, task, bases["shuffled_base" if run["model"] == "shuffled" else "base"])
         append(finished | where, path)
 
 

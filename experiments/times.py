@@ -25,7 +25,7 @@ import cli
 from data import Task, load_task
 from experiments.gain import WAYS
 from experiments.intervals import student, table
-from experiments.runs import HEAD, Study, block_names, both, plot_errors, setting, with_seeds
+from experiments.runs import HEAD, Study, block_names, both, network, plot_errors, setting, with_seeds
 from finetune import FROZEN_BLOCKS, REINIT_BLOCKS, fine_tune
 from model import FRESH_SEED, build_model, count_parameters
 from plotting import COLOURS, LABELS
@@ -60,7 +60,7 @@ class AskForGradient(nn.Module):
         return features.requires_grad_()
 
 
-def train(way: str, task: Task, base: nn.Sequential | None, seed: int) -> tuple[nn.Sequential, list[dict]]:
+def train_way(way: str, task: Task, base: nn.Sequential | None, seed: int) -> tuple[nn.Sequential, list[dict]]:
     """One training of `task` at the default settings -> the model and its curve.
 
     `way`: base; fresh; input_gradient (without the frozen block's backward pass); recompute (and without the next
@@ -84,10 +84,10 @@ def measure_trainings(args: Namespace) -> dict:
     ways = ["fresh", "input_gradient", "recompute", "once"]
     curves = {way: [] for way in ("base", *ways)}
     for seed in tqdm(range(args.rounds), "rounds", disable=None, leave=False):
-        base, curve = train("base", base_task, None, seed)
+        base, curve = train_way("base", base_task, None, seed)
         curves["base"].append(curve)
         for way in ways:
-            curves[way].append(train(way, new_task, base, seed)[1])
+            curves[way].append(train_way(way, new_task, base, seed)[1])
         ways.append(ways.pop(0))  # another order in the next round
     seconds = {way: [curve[-1]["seconds"] for curve in its_curves] for way, its_curves in curves.items()}
     return {"seconds": seconds | {"features": [curve[0]["seconds"] for curve in curves["once"]]}, "curves": curves}
@@ -119,8 +119,8 @@ def main():
     flags.add_argument("--pairs", type=cli.whole(2), default=8, metavar="N",
                        help="how often the two scripts are measured (default: %(default)s)")
     args = cli.parse(flags)
-    measured = {**measure_trainings(args), "scripts": measure_scripts(args), "environment": environment(args.device)}
-    save(args.out / "results" / "benchmark.json", to_json(measured))
+    measured = {"network": network(), **measure_trainings(args), "scripts": measure_scripts(args)}
+    save(args.out / "results" / "benchmark.json", to_json(measured | {"environment": environment(args.device)}))
     print("saved results/benchmark.json; now: python -m experiments.evidence, with the same --out")
 
 
@@ -161,7 +161,7 @@ def ways(study: Study, benchmark: dict | None) -> list[str]:
             f"Training the base takes as long as {break_even.write(1)} fine-tunings save."]
 
 
-def parts(study: Study, benchmark: dict | None) -> list[str]:
+def savings(study: Study, benchmark: dict | None) -> list[str]:
     """Why does fine-tuning take less time?
 
     Each part is the difference of two whole trainings of which the second leaves out that part, in shares of the fresh
@@ -179,11 +179,20 @@ def parts(study: Study, benchmark: dict | None) -> list[str]:
     rows = [(part, student(values).write(2), len(values)) for part, values in saved.items()]
     model, images = build_model().eval(), torch.zeros(1, 1, 28, 28)
     initial, following = model[:FROZEN_BLOCKS], model[FROZEN_BLOCKS]
-    values = [convolution[0](features).numel() for convolution, features in (
-        (initial[-1], initial[:-1](images)), (following, initial(images)))]
+    values = largest_output(initial[-1], initial[:-1](images)), largest_output(following, initial(images))
+    share = 100 * count_parameters(initial) / count_parameters(model)
     return [*table(("part", "share saved", "rounds"), rows), "",
-            f"{first} has {100 * count_parameters(initial) / count_parameters(model):.0f} % of the weights, but its "
-            f"convolution gives {values[0]:,} values for an image, that of {second} {values[1]:,}."]
+            f"{first} has {share:.0f} % of the weights, but its largest output for an image is {values[0]:,} values, "
+            f"{second}'s {values[1]:,}."]
+
+
+def largest_output(block: nn.Module, images: torch.Tensor) -> int:
+    """How many values the largest output within `block` has."""
+    sizes = []
+    for module in block.modules():
+        module.register_forward_hook(lambda module, inputs, output: sizes.append(output.numel()))
+    block(images)
+    return max(sizes)
 
 
 def draw_parts(axes: Axes, study: Study, benchmark: dict) -> None:
@@ -261,7 +270,7 @@ def draw_errors(axes: Axes, study: Study, benchmark: dict) -> None:
              title=f"All labels, after {', '.join(map(str, EPOCH_COUNTS[:-1]))} and {EPOCHS} epochs")
 
 
-QUESTIONS = (ways, parts, stopwatch, shorter)
+QUESTIONS = (ways, savings, stopwatch, shorter)
 
 
 if __name__ == "__main__":
