@@ -56,8 +56,8 @@ def spell_settings(settings: dict) -> str:
 
 def find_differences(runs: dict[str, dict]) -> list[str]:
     """What differs between the fine-tuned and the fresh model apart from transfer, a phrase for each thing."""
-    finetune, fresh = ({**result["settings"], **result["environment"]}
-                       for result in (runs["finetune"], runs["fresh"]))
+    finetune, fresh = ({**result["settings"], "per_digit": result["settings"]["per_digit"] or "all",
+                        **result["environment"]} for result in (runs["finetune"], runs["fresh"]))
     phrases = [f"{key.replace('_', ' ')} (fine-tuned {finetune[key]}, fresh {fresh[key]})"
                for key in finetune if key in fresh and finetune[key] != fresh[key]]
     for line in difflib.ndiff(*(runs[name]["network"].splitlines() for name in ("finetune", "fresh"))):

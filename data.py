@@ -106,7 +106,7 @@ def few_labels(split: Split, per_digit: int, seed: int) -> Split:
     digits, counts = split.labels.unique(return_counts=True)
     fewest = 1 if len(digits) > 1 else 2  # one image alone cannot be normalised by its batch
     if not fewest <= per_digit <= counts.min():
-        raise UserError(f"{per_digit} images of each digit cannot be trained on: {fewest} to {counts.min()} can")
+        raise UserError(f"images of each digit to train on: there can be {fewest} to {counts.min()}, not {per_digit}")
     generator = torch.Generator().manual_seed(seed)
     chosen = []
     for digit in digits:

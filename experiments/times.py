@@ -142,7 +142,8 @@ def ways(study: Study, benchmark: dict | None) -> list[str]:
     """How long does each way of training take?
 
     Whole trainings with all labels at default settings, in turns: seconds, and shares of the fresh model's time in the
-    same round; means over rounds. Evaluation is not timed. Last, how many fine-tunings save as much time, each against
+    same round; means over rounds. All intervals of times are over the rounds of one session: on the same machine,
+    sessions differ by more. Evaluation is not timed. Last, how many fine-tunings save as much time, each against
     a fresh training of as many epochs, as training the base takes.
     """
     if not benchmark:

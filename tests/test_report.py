@@ -140,8 +140,8 @@ def test_what_is_said_in_words_is_true(name):
     assert set(re.findall(r"within (\S+)", text)) == {"0.1"}
     for first in ("fine-tuned, 5 epochs", "fine-tuned, 3 epochs", "fresh, 3 epochs"):
         assert value("within 0.1 points", first, "fresh, 5 epochs") == "yes"
-    assert "half the fresh" not in text or abs(float(mean(SHARE, ONCE)) - 0.5) <= 0.02
-    assert "about five fine-tunings" not in text or round(float(BREAK_EVEN.split(" ")[0])) == 5
+    assert "half the" not in text or abs(float(mean(SHARE, ONCE)) - 0.5) <= 0.05
+    assert set(re.findall(r"about (\w+) fine-tunings", text)) == {"four"} and BREAK_EVEN.startswith("4.")
     assert {value("seeds", "all"), value("seeds", "10"), value("seeds", TUNED)} == {"30"}  # thirty
     assert value("rounds", "base") == "12"  # twelve
     losses = {row: [float(value(f"epoch {epoch}", *row)) for epoch in range(1, 6)] for row in (

@@ -57,7 +57,7 @@ def change(out, name, **changes):
 
 
 def test_the_scripts_leave_these_files_and_nothing_else(finished):
-    assert {str(path.relative_to(finished)) for path in snapshot(finished)} == {
+    assert {path.relative_to(finished).as_posix() for path in snapshot(finished)} == {
         f"{folder}/{name}{end}" for name in SCRIPTS
         for folder, end in (("results", ".json"), ("plots", "_loss.png"), ("checkpoints", ".pt"))}
 
