@@ -17,9 +17,10 @@ import cli
 from data import UserError
 from experiments import gain, parts, times, tuning
 from experiments.intervals import table
-from experiments.runs import FEW, FIRST_SEEDS, MACHINE, Study, network, read_runs, setting
+from experiments.runs import CUT, FEW, FIRST_SEEDS, MACHINE, Study, block_names, network, read_runs, setting
 from plotting import WIDTH, to_png
 from results import save
+from training import EPOCHS, STEPS
 
 MODULES = (gain, tuning, parts, times)
 # By name: height in inches, and the panels; those of times.py need the benchmark.
@@ -30,7 +31,7 @@ Written by `python -m experiments.evidence` from `study.jsonl` and `benchmark.js
 An estimate is followed by its 95 % interval in brackets, and a bracket directly after an estimate is nothing else. A
 gain is the fine-tuned model's test accuracy minus the fresh one's, in percentage points, over pairs of the same seed.
 Intervals over seeds count seeds and test images as samples, those over rounds and over choices of digits are Student's.
-How they are computed, and what the settings mean: `experiments/README.md`."""
+How they are computed: `experiments/README.md`."""
 
 
 def section(question: Callable, study: Study, benchmark: dict | None) -> str:
@@ -54,11 +55,14 @@ def write_sheet(runs: list[dict], benchmark: dict | None) -> str:
     runs = [run for run in runs if run["network"] == network()]
     study = Study(runs)
     added = [seed for seed in study.seeds(setting("fresh")) if seed not in FIRST_SEEDS]
-    note = "" if not added else (
-        f"In the project's own study the seeds {added[0]} to {added[-1]} were added after the first "
-        f"{len(FIRST_SEEDS)} had been seen; at {FEW} labels per digit, only for the control with permuted labels.")
+    frozen, reinitialised = (" and ".join(part) for part in (block_names()[:CUT[0]], block_names()[-CUT[1]:]))
+    notes = [f"Default settings: {frozen} frozen, {reinitialised} reinitialised; {EPOCHS} epochs, or about {STEPS} steps "
+             "with few labels."]
+    if added:
+        notes.append(f"In the project's own study the seeds {added[0]} to {added[-1]} were added after the first "
+                     f"{len(FIRST_SEEDS)} had been seen; at {FEW} labels, for the control with permuted labels alone.")
     sections = [section(question, study, benchmark) for module in MODULES for question in module.QUESTIONS]
-    return "\n\n".join(filter(None, [HEAD, note, *sections, where_made(runs, benchmark)])) + "\n"
+    return "\n\n".join(filter(None, [HEAD, *notes, *sections, where_made(runs, benchmark)])) + "\n"
 
 
 def draw(name: str, study: Study, benchmark: dict | None) -> Figure:

@@ -74,7 +74,7 @@ def labels(study: Study, benchmark: dict | None) -> list[str]:
 
     Both models at default settings, trained on all images of the new digits or on some of each, drawn by the seed;
     `shifted`: on each image in all its shifts by up to two pixels. Errors are in % of the test images, gains in
-    percentage points; the errors removed are the share of the fresh model's that the fine-tuned one does not make.
+    percentage points; the errors removed are the gain as a share of the fresh model's errors.
     """
     rows = []
     for count, shifted in [*((count, False) for count in LABEL_COUNTS), *((count, True) for count in SHIFTED_COUNTS)]:
@@ -103,8 +103,8 @@ def choices(study: Study, benchmark: dict | None) -> list[str]:
     """Is it the same for other digits?
 
     Every choice of three new digits, each tried once, with a base model (of the other seven) and a seed of its own. The
-    gain is the mean over choices, in percentage points; its interval is Student's over the choices, for these test
-    images, of which each serves many choices. The validation images are others.
+    gain is the mean over choices, in percentage points; its interval is Student's over the choices, and leaves out the
+    chance in the test images, of which each serves many choices. Wins are counted on test images.
     """
     rows = []
     for count, shifted in CHOICES_AT:

@@ -234,7 +234,7 @@ def shorter(study: Study, benchmark: dict | None) -> list[str]:
 
     All labels. First both models with as many epochs, each training with a learning-rate schedule of its own. Then one
     model minus another; whether the whole interval lies within the margin that was fixed before the study; and the
-    first one's training time as a share of the other's, from the measured seconds after so many of the default epochs.
+    first one's training time as a share of the other's, as measured during trainings of the default epochs.
     """
     rows = [(epochs, *study.compare(*both(epochs=epochs)).cells(2)) for epochs in EPOCH_COUNTS]
     lines, rows = table(("epochs", *HEAD), rows), []

@@ -21,9 +21,9 @@ INTERVAL = rf"{NUMBER} \({NUMBER} to {NUMBER}\)"
 DECIMAL = r"[+\u2212]?(?<![\d.])\d[\d,]*\.\d+(?!\d|\.\d)|\d+(?= %)"  # also a percentage
 NO_EVIDENCE = r"(?m)^ {4}.*$|`[^`]*`|https?:\S+|\b([Pp]ython|torch|torchvision|numpy|BY-SA) [\d.]+|[\d.]+ [GM]B"
 # How a sentence may put it, and what would turn it round.
-BETTER, EQUAL, NO_GAIN = "better|gain|more accurate|help", "equal|within|as (accurate|good)", "no gain|nothing"
-REMOVED, TAKES, SCATTERS = "remove|avoid|spare", "tak|of it|model|time", "scatter|between|from"
-OPPOSITE = {BETTER: "worse|behind|los[es]|no gain", REMOVED: "add", EQUAL: "unequal|not (as|equal|within)"}
+BETTER, EQUAL, NO_GAIN = "better|gain|accurate|ahead|beat|win", "equal|within|as (accurate|good)", "no gain|nothing"
+TAKES, SCATTERS = "tak|of it|model|time|leave", "scatter|between|from|gave"
+OPPOSITE = {BETTER: "worse|behind|los[es]|no gain", EQUAL: "unequal|not (as|equal|within)"}
 
 
 def read(name):
@@ -81,7 +81,7 @@ def test_every_row_interval_and_decimal_number_stands_in_the_sheet(name):
 SHARE, TUNED = "share of the fresh model's time", "10, shifted, both tuned"
 ONCE, PLAIN = "fine-tuned: conv1 frozen, run once", "plain freezing: conv1 frozen, run in every step"
 THREE = ("fine-tuned, 3 epochs", "fresh, 5 epochs")
-SCATTER = [("[Ss]ingle", value(end, "training time")) for end in ("lowest", "highest")]
+SCATTER = [("[Ss]ingle|[Pp]air", value(end, "training time")) for end in ("lowest", "highest")]
 BREAK_EVEN = re.search(f"{INTERVAL}(?= fine-tunings save)", SHEET)[0]
 # Text; how its sentence puts it; what it must be near, and what the sheet has for that: in one paragraph, in one order.
 CONCLUSIONS = [
@@ -90,8 +90,6 @@ CONCLUSIONS = [
       for model in ("base", "fine-tuned", "fresh")),
     ("report.md", BETTER, [("[Tt]en|10", mean("gain", "10")), ("(?<!-)tun", mean("gain", TUNED))]),
     ("report.md", BETTER, [("quarter", value("gain", f"{TUNED}, but a quarter of the fresh model's steps"))]),
-    ("report.md", REMOVED, [("[Tt]en|10", mean("errors removed (%)", "10") + " %"),
-                            ("1,000", mean("errors removed (%)", "1,000") + " %")]),
     ("report.md", BETTER, [("conv1", value("gain", "10", "conv1")),
                            ("conv2", value("gain", "10", "conv2, on top of it"))]),
     ("report.md", NO_GAIN, [("permuted|shuffled", value("this minus fresh", "10", "with permuted labels"))]),
@@ -131,13 +129,14 @@ def is_said(paragraph, manner, pairs):
 
 @pytest.mark.parametrize("name, manner, pairs", CONCLUSIONS)
 def test_conclusions_have_their_number_and_direction(name, manner, pairs):
-    assert any(is_said(paragraph, manner, pairs) for paragraph in read(name)), (manner, pairs)
+    assert any(is_said(paragraph, manner, pairs) for paragraph in read(name)), (
+        f"{name}: no paragraph has {pairs} in this order, in a sentence with one of {manner}")
 
 
 @pytest.mark.parametrize("name", TEXTS[:2])
 def test_what_is_said_in_words_is_true(name):
     text = " ".join(read(name))
-    assert set(re.findall(r"within (\S+)", text)) == {"0.1"}
+    assert set(re.findall(r"within (\d\S*)", text)) == {"0.1"}
     for first in ("fine-tuned, 5 epochs", "fine-tuned, 3 epochs", "fresh, 3 epochs"):
         assert value("within 0.1 points", first, "fresh, 5 epochs") == "yes"
     assert "half the" not in text or abs(float(mean(SHARE, ONCE)) - 0.5) <= 0.05

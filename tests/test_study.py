@@ -198,6 +198,7 @@ def test_the_sheet_is_of_what_is_in_its_folder_and_of_this_network_alone(run, wr
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     others = [json.dumps(json.loads(line) | {"network": "other", "torch": "1"}) + "\n" for line in lines]
     path.write_text("".join(lines + others), encoding="utf-8")
+    (written / "results" / "benchmark.json").write_text('{"network": "other"}')
     assert run("experiments.evidence", "--out", written)[0] == 0 and sheet.read_text(encoding="utf-8") == first
     path.write_text("".join(lines[:20]), encoding="utf-8")
     status, _, stderr = run("experiments.evidence", "--out", written)

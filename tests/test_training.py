@@ -192,8 +192,9 @@ def test_training_is_the_textbooks_loop(new_task):
 @pytest.mark.parametrize("epochs, batch_size, expected", [
     (None, 128, 200), (None, 7, 200), (1, 128, 1), (2, 128, 2)])  # what the user asks for is obeyed, one step too
 def test_few_images_are_trained_for_200_steps_by_default(new_task, epochs, batch_size, expected):
-    few = few_labels(new_task.train, 10, seed=0)
-    assert fit(build_model(0), few, new_task.validation, epochs=epochs, batch_size=batch_size)[-1]["epoch"] == expected
+    few, model, start = few_labels(new_task.train, 10, seed=0), build_model(0), build_model(0)
+    assert fit(model, few, new_task.validation, epochs=epochs, batch_size=batch_size)[-1]["epoch"] == expected
+    assert not torch.allclose(next(model.parameters()), next(start.parameters()), atol=1e-4)  # a real step
     assert [default_epochs(images) for images in (15, 30, 300, 3000, 16_259)] == [200, 200, 100, 9, 5]
 
 
