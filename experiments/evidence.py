@@ -56,8 +56,8 @@ def write_sheet(runs: list[dict], benchmark: dict | None) -> str:
     study = Study(runs)
     added = [seed for seed in study.seeds(setting("fresh")) if seed not in FIRST_SEEDS]
     frozen, reinitialised = (" and ".join(part) for part in (block_names()[:CUT[0]], block_names()[-CUT[1]:]))
-    notes = [f"Default settings: {frozen} frozen, {reinitialised} reinitialised; {EPOCHS} epochs, or about {STEPS} steps "
-             "with few labels."]
+    notes = [f"Default settings: {frozen} frozen, {reinitialised} reinitialised; {EPOCHS} epochs, "
+             f"with few labels about {STEPS} steps."]
     if added:
         notes.append(f"In the project's own study the seeds {added[0]} to {added[-1]} were added after the first "
                      f"{len(FIRST_SEEDS)} had been seen; at {FEW} labels, for the control with permuted labels alone.")
