@@ -49,11 +49,9 @@ def fine_tune(base: nn.Sequential, train: Split, validation: Split, *, frozen: i
     extract_features(initial, train.images[:EVALUATION_BATCH])  # warm-up, not timed, as in `fit`
     start = now(device)
     train = Split(extract_features(initial, train.images), train.labels)
-    feature_seconds = now(device) - start
+    seconds = now(device) - start
     validation = Split(extract_features(initial, validation.images), validation.labels)
-    curve = fit(trained, train, validation, seed=seed, **options)
-    for row in curve:
-        row["seconds"] += feature_seconds
+    curve = fit(trained, train, validation, seed=seed, seconds=seconds, **options)
     return model.eval(), curve
 
 

@@ -22,12 +22,14 @@ EVALUATION_BATCH = 256  # images: large enough to be fast, small enough for the 
 
 
 def fit(model: nn.Module, train: Split, validation: Split, *, epochs: int | None = None, batch_size: int = BATCH_SIZE,
-        learning_rate: float = LEARNING_RATE, seed: int = 0, rows: int = 20, verbose: bool = False) -> list[dict]:
+        learning_rate: float = LEARNING_RATE, seed: int = 0, rows: int = 20, verbose: bool = False,
+        seconds: float = 0) -> list[dict]:
     """Train `model` in place with AdamW and a one-cycle learning rate (Smith & Topin 2018); return its curve.
 
     `epochs`: None for `default_epochs`. `seed` orders the images; each is seen once an epoch. The curve has a row (see
     `measure`) before the first step and one after each epoch, or where there are more than `rows`, after every second,
-    third, ... and the last. `verbose` prints all but the first. Raises UserError where a loss is no longer finite.
+    third, ... and the last. `verbose` prints all but the first. `seconds`: what the training took before it came here.
+    Raises UserError where a loss is no longer finite.
     """
     device = train.labels.device
     epochs = epochs or default_epochs(len(train.labels))
@@ -38,7 +40,6 @@ def fit(model: nn.Module, train: Split, validation: Split, *, epochs: int | None
     steps = max(2, epochs * batches)  # a single one would be the schedule's last, with a rate of almost zero
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps, cycle_momentum=False)
     generator = torch.Generator().manual_seed(seed)
-    seconds = 0.0
     curve = [measure(model, sample, validation, epoch=0, seconds=seconds)]
     for epoch in range(1, epochs + 1):
         model.train()
