@@ -22,7 +22,7 @@ DECIMAL = r"[+\u2212]?(?<![\d.])\d[\d,]*\.\d+(?!\d|\.\d)|\d+(?= %)"  # also a pe
 NO_EVIDENCE = r"(?m)^ {4}.*$|`[^`]*`|https?:\S+|\b([Pp]ython|torch|torchvision|numpy|BY-SA) [\d.]+|[\d.]+ [GM]B"
 # How a sentence may put it, and what would turn it round.
 BETTER, EQUAL, NO_GAIN = "better|gain|accurate|ahead|beat|win", "equal|within|as (accurate|good)", "no gain|nothing"
-TAKES, SCATTERS = "tak|of it|model|time|leave", "scatter|between|from|gave"
+TAKES, SCATTERS = "tak|of it|model|time|leave", "scatter|rang|between|from|gave"
 OPPOSITE = {BETTER: "worse|behind|los[es]|no gain", EQUAL: "unequal|not (as|equal|within)"}
 
 
