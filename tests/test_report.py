@@ -23,7 +23,7 @@ NO_EVIDENCE = r"(?m)^ {4}.*$|`[^`]*`|https?:\S+|\b([Pp]ython|torch|torchvision|n
 # How a sentence may put it, and what would turn it round.
 BETTER, EQUAL, NO_GAIN = "better|gain|accurate|ahead|beat|win", "equal|within|as (accurate|good)", "no gain|nothing"
 TAKES, SCATTERS = "tak|of it|model|time|leave", "scatter|rang|between|from|gave"
-OPPOSITE = {BETTER: "worse|behind|los[es]|no gain", EQUAL: "unequal|not (as|equal|within)"}
+OPPOSITE = {BETTER: "worse|behind|los[es]|no gain|less accurate", EQUAL: "unequal|not (as|equal|within)"}
 
 
 def read(name):
@@ -136,11 +136,11 @@ def test_conclusions_have_their_number_and_direction(name, manner, pairs):
 @pytest.mark.parametrize("name", TEXTS[:2])
 def test_what_is_said_in_words_is_true(name):
     text = " ".join(read(name))
-    assert set(re.findall(r"within (\d\S*)", text)) == {"0.1"}
+    assert set(re.findall(r"within (\d\S*)", text)) <= {"0.1"}
     for first in ("fine-tuned, 5 epochs", "fine-tuned, 3 epochs", "fresh, 3 epochs"):
         assert value("within 0.1 points", first, "fresh, 5 epochs") == "yes"
     assert "half the" not in text or abs(float(mean(SHARE, ONCE)) - 0.5) <= 0.05
-    assert set(re.findall(r"about (\w+) fine-tunings", text)) == {"four"} and BREAK_EVEN.startswith("4.")
+    assert set(re.findall(r"about (\w+) fine-tunings", text)) <= {"four"} and BREAK_EVEN.startswith("4.")
     assert {value("seeds", "all"), value("seeds", "10"), value("seeds", TUNED)} == {"30"}  # thirty
     assert value("rounds", "base") == "12"  # twelve
     losses = {row: [float(value(f"epoch {epoch}", *row)) for epoch in range(1, 6)] for row in (
